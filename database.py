@@ -1,0 +1,242 @@
+"""SQL in files, run through a pool; the schema brought up to date; rows of many sessions stored together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import asyncpg
+
+from errors import DatabaseError, RowRefused
+
+logger = logging.getLogger("gateway.database")
+
+SQL = Path(__file__).parent / "sql"
+MIGRATION_LOCK = 0x6361_7264  # any number that no other program locks in ChatDB
+MIGRATION_TIMEOUT = 600.0  # seconds; taking over a large database rewrites its tables
+BATCH_ROWS = 500
+BATCH_QUEUE = 20_000
+
+# The connection went away or the server cannot write (a standby after a failover): a new connection may do better.
+# Every statement here may be run twice, so one that was lost on its way is simply run again.
+_TRY_AGAIN = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+)
+_ROW_REFUSED = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError, ValueError)
+
+T = TypeVar("T")
+
+
+def load_statements(folder: str) -> dict[str, str]:
+    """The statements of sql/<folder> by file name. Raises ValueError for one without its first comment line."""
+    statements = {path.stem: path.read_text("utf-8") for path in sorted((SQL / folder).glob("*.sql"))}
+    for name, text in statements.items():
+        if not text.startswith("-- ") or text.rstrip().endswith(";"):
+            raise ValueError(f"sql/{folder}/{name}.sql: a comment line first, then one statement without a semicolon")
+    return statements
+
+
+async def keep_session_state(connection: Any) -> None:
+    """asyncpg's `reset` costs a round trip at each release; no statement here leaves anything behind to reset."""
+
+
+class Database:
+    """One database: a pool, and the statements that may be run on it.
+
+    Every call takes at most `timeout` seconds to get a connection and as long again for the statement, and raises
+    DatabaseError for whatever goes wrong.
+    """
+
+    def __init__(self, folder: str, dsn: str, *, size: int, timeout: float, prepared: bool = True) -> None:
+        self.statements = load_statements(folder)
+        self._folder = folder
+        self._timeout = timeout
+        self._pool: asyncpg.Pool[asyncpg.Record] = asyncpg.create_pool(
+            dsn,
+            min_size=0,
+            max_size=size,
+            timeout=timeout,
+            reset=keep_session_state,
+            max_inactive_connection_lifetime=300.0,
+            statement_cache_size=100 if prepared else 0,
+        )
+
+    async def open(self) -> None:
+        await self._pool
+
+    async def close(self) -> None:
+        """Waits at most `timeout` seconds for connections in use, then cuts them."""
+        try:
+            await asyncio.wait_for(self._pool.close(), self._timeout)
+        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            self._pool.terminate()
+
+    async def fetch(self, name: str, *args: object) -> list[asyncpg.Record]:
+        """Runs sql/<folder>/<name>.sql. Raises DatabaseError."""
+        query = self.statements[name]
+        try:
+            try:
+                return await self._run(query, args)
+            except (TimeoutError, *_ROW_REFUSED):
+                raise
+            except _TRY_AGAIN as error:
+                logger.info("%s/%s is run again after %s", self._folder, name, type(error).__name__)
+                if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+                    await self._pool.expire_connections()
+                return await self._run(query, args)
+        except _ROW_REFUSED as error:
+            logger.error("%s/%s was refused: %s", self._folder, name, type(error).__name__)
+            raise RowRefused from error
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
+            logger.error("%s/%s failed: %s", self._folder, name, describe(error))
+            raise DatabaseError from error
+
+    async def fetchrow(self, name: str, *args: object) -> asyncpg.Record | None:
+        rows = await self.fetch(name, *args)
+        return rows[0] if rows else None
+
+    async def fetch_all_or_nothing(self, name: str, rows: Iterable[Sequence[object]]) -> list[asyncpg.Record]:
+        """Runs a statement for each row in one transaction; what they returned. Raises asyncpg's own errors."""
+        async with self._pool.acquire(timeout=self._timeout) as connection, connection.transaction():
+            found = [await connection.fetch(self.statements[name], *row, timeout=self._timeout) for row in rows]
+        return [row for rows_found in found for row in rows_found]
+
+    async def _run(self, query: str, args: tuple[object, ...]) -> list[asyncpg.Record]:
+        connection = await self._pool.acquire(timeout=self._timeout)
+        try:
+            return await connection.fetch(query, *args, timeout=self._timeout)
+        except (TimeoutError, asyncio.CancelledError):
+            # Asking a server that has gone silent to cancel can hang as well.
+            connection.terminate()
+            raise
+        finally:
+            await self._pool.release(connection, timeout=self._timeout)
+
+    async def migrate(self) -> None:
+        """Applies what is missing of sql/<folder>/migrations, in order, all or nothing, one instance at a time."""
+        async with self._pool.acquire(timeout=self._timeout) as connection, connection.transaction():
+            await connection.execute("SELECT pg_advisory_xact_lock($1)", MIGRATION_LOCK, timeout=MIGRATION_TIMEOUT)
+            await connection.execute(
+                'CREATE TABLE IF NOT EXISTS "SchemaMigration" '
+                "(name text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
+            )
+            applied = {row["name"] for row in await connection.fetch('SELECT name FROM "SchemaMigration"')}
+            for path in sorted((SQL / self._folder / "migrations").glob("*.sql")):
+                if path.stem not in applied:
+                    logger.info("migration %s", path.stem)
+                    await connection.execute(path.read_text("utf-8"), timeout=MIGRATION_TIMEOUT)
+                    await connection.execute('INSERT INTO "SchemaMigration" (name) VALUES ($1)', path.stem)
+
+
+def describe(error: BaseException) -> str:
+    """An error for the log: PostgreSQL's own sentence, which names no values; otherwise the kind."""
+    if isinstance(error, asyncpg.PostgresError):
+        return f"{type(error).__name__}: {error.message}"
+    return f"{type(error).__name__}: {error}" if isinstance(error, OSError) else type(error).__name__
+
+
+class BatchWriter:
+    """Stores rows of all sessions in shared statements, each caller waiting for its own row.
+
+    While a statement runs, rows queue up for the next one; so an idle gateway adds nothing to a single row, and a busy
+    one shares commits. The statement takes an array for each column and returns the number `n` of each row it stored.
+    A row that the database refuses does not take its neighbours with it.
+    """
+
+    def __init__(self, database: Database, statement: str) -> None:
+        self._database = database
+        self._statement = statement
+        self._queue: list[tuple[tuple[object, ...], asyncio.Future[asyncpg.Record | None]]] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def put(self, *row: object) -> asyncio.Future[asyncpg.Record | None]:
+        """Queues a row; the future gives what the statement returned for it, None if nothing.
+
+        It raises DatabaseError if the row could not be stored.
+        """
+        future: asyncio.Future[asyncpg.Record | None] = asyncio.get_running_loop().create_future()
+        if len(self._queue) >= BATCH_QUEUE:
+            logger.error("%s: %d rows are waiting, no more are taken", self._statement, len(self._queue))
+            future.set_exception(DatabaseError())
+            return future
+        self._queue.append((row, future))
+        if self._task is None:
+            self._task = asyncio.create_task(self._write())
+        return future
+
+    async def _write(self) -> None:
+        try:
+            while self._queue:
+                batch, self._queue = self._queue[:BATCH_ROWS], self._queue[BATCH_ROWS:]
+                try:
+                    await self._write_batch(batch)
+                except RowRefused:
+                    for one in batch:
+                        try:
+                            await self._write_batch([one])
+                        except DatabaseError as error:
+                            _fail([one], error)
+                except DatabaseError as error:
+                    _fail(batch, error)
+                except BaseException:
+                    _fail(batch, DatabaseError())
+                    raise
+        finally:
+            self._task = None
+            _fail(self._queue, DatabaseError())
+            self._queue = []
+
+    async def _write_batch(self, batch: list[tuple[tuple[object, ...], asyncio.Future[asyncpg.Record | None]]]) -> None:
+        columns = zip(*(row for row, _ in batch), strict=True)
+        stored = {row["n"]: row for row in await self._database.fetch(self._statement, *map(list, columns))}
+        for n, (_, future) in enumerate(batch, 1):
+            if not future.done():
+                future.set_result(stored.get(n))
+
+
+def _fail(batch: list[tuple[tuple[object, ...], asyncio.Future[asyncpg.Record | None]]], error: DatabaseError) -> None:
+    for _, future in batch:
+        if not future.done():
+            future.set_exception(error)
+
+
+class SharedRead(Generic[T]):
+    """One query at a time, whoever asks.
+
+    What was read is good for `max_age` seconds; who comes while a query runs waits for it.
+    """
+
+    def __init__(self, read: Callable[[], Awaitable[T]], max_age: float) -> None:
+        self._read = read
+        self._max_age = max_age
+        self._good_until = 0.0
+        self._value: T
+        self._task: asyncio.Task[T] | None = None
+
+    async def get(self) -> T:
+        """Raises what `read` raises."""
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._good_until:
+            return self._value
+        if self._task is None:
+            self._task = loop.create_task(self._refresh())
+        return await asyncio.shield(self._task)
+
+    async def _refresh(self) -> T:
+        try:
+            self._value = await self._read()
+            self._good_until = asyncio.get_running_loop().time() + self._max_age
+            return self._value
+        finally:
+            self._task = None

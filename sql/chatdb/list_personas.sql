@@ -1,0 +1,2 @@
+-- All personas by id.
+SELECT id, name, description FROM "Persona" ORDER BY id

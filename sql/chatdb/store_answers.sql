@@ -1,0 +1,32 @@
+-- Stores answers and pushes, each session at most once: number, time, time of the session's answer before it, and the instance that holds the socket; a row missing was answered before.
+WITH answer AS (
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::boolean[])
+        WITH ORDINALITY AS a (session_id, prompt_id, chat_id, content, source_tool, payload, sent_at, is_push, n)
+), held AS (
+    -- Locked in one order everywhere, so that the statements of two instances never wait for each other.
+    SELECT s.session_id, s.persona_id, s.instance_id, s.last_answer_at AS previous_at
+    FROM "ChatSession" s WHERE s.session_id IN (SELECT session_id FROM answer)
+    ORDER BY s.session_id FOR NO KEY UPDATE
+), response AS (
+    INSERT INTO "ChatbotResponse" (chat_id, prompt_chat_id, source_tool, response_payload, push_no)
+    SELECT a.chat_id, a.prompt_id, a.source_tool, a.payload::jsonb,
+           CASE WHEN a.is_push THEN 1 + COALESCE(
+               (SELECT max(r.push_no) FROM "ChatbotResponse" r WHERE r.prompt_chat_id = a.prompt_id), 0) ELSE 0 END
+    FROM answer a JOIN held USING (session_id)
+    ON CONFLICT DO NOTHING
+    RETURNING chat_id
+), moved AS (
+    UPDATE "ChatSession" s
+    SET last_answer_at = GREATEST(COALESCE(a.sent_at, clock_timestamp()), s.last_answer_at + interval '1 microsecond')
+    FROM answer a JOIN response USING (chat_id)
+    WHERE s.session_id = a.session_id
+    RETURNING s.session_id, s.last_answer_at
+), stored AS (
+    INSERT INTO "Chat" (id, session_id, persona_id, is_user, content, created_at)
+    SELECT a.chat_id, a.session_id, h.persona_id, false, a.content, m.last_answer_at
+    FROM answer a JOIN response USING (chat_id) JOIN held h USING (session_id) JOIN moved m USING (session_id)
+), closed AS (
+    DELETE FROM "Turn" t USING answer a WHERE t.prompt_id = a.prompt_id AND NOT a.is_push
+)
+SELECT a.n, m.last_answer_at AS created_at, h.previous_at, h.instance_id
+FROM answer a JOIN response USING (chat_id) JOIN held h USING (session_id) JOIN moved m USING (session_id)
