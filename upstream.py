@@ -1,0 +1,184 @@
+"""The LLM server and the MCP server: call, check, translate."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+import aiohttp
+import httpx
+import orjson
+from httpx_aiohttp import AiohttpTransport
+
+from errors import LLM_FORMAT, LLM_STATUS, LLM_TIMEOUT, LLM_UNREACHABLE, RecommendationFailed
+from settings import Settings
+
+logger = logging.getLogger("gateway.upstream")
+
+LISTS = ("card_list", "related_questions")
+# Below the keep-alive of the servers behind us (uvicorn's is 5 s), so that no call is sent into a closing connection.
+IDLE_SECONDS = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the bot says; `payload` has `login_required`, and the LISTS that a tool gave."""
+
+    message: str
+    tool_name: str | None = None
+    payload: dict[str, Any] = field(default_factory=lambda: {"login_required": False})
+
+
+class ReplyUnusable(Exception):
+    """The reply is no JSON object, too large, or has no usable message."""
+
+
+class Upstream:
+    """Both servers over one HTTP client: its transport is called directly, with connections for every turn in hand."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._llm_url = httpx.URL(settings.llmserver_url + "/llm/mcp-router/dispatch")
+        self._mcp_url = httpx.URL(settings.mcp_server_url + "/tools/consumption_recommend")
+        self._timeout = settings.httpx_timeout
+        self._max_reply_bytes = settings.max_reply_bytes
+        self._extensions = {"timeout": {"connect": settings.connect_timeout, "pool": settings.connect_timeout}}
+        self._max_connections = settings.max_upstream_connections
+        self._transport = AiohttpTransport(client=self._open)
+
+    def _open(self) -> aiohttp.ClientSession:
+        connector = aiohttp.TCPConnector(limit=self._max_connections, keepalive_timeout=IDLE_SECONDS)
+        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+
+    async def close(self) -> None:
+        await self._transport.aclose()
+
+    async def dispatch(self, message: str, session_id: UUID) -> Answer:
+        """Asks the LLM server. A failure is an answer too, one that says so."""
+        try:
+            status, body = await self._post(self._llm_url, {"query": message, "session_id": session_id})
+            if not 200 <= status < 300:
+                return self._failure(LLM_STATUS.format(status))
+            return read_reply(body)
+        except ReplyUnusable:
+            return self._failure(LLM_FORMAT)
+        except TimeoutError:
+            return self._failure(LLM_TIMEOUT)
+        except (httpx.HTTPError, aiohttp.ClientError, OSError, ValueError) as error:
+            return self._failure(LLM_TIMEOUT if isinstance(error.__cause__, TimeoutError) else LLM_UNREACHABLE)
+
+    def _failure(self, message: str) -> Answer:
+        logger.warning("LLM server: %s", message)
+        return Answer(message)
+
+    async def recommend(self, session_id: UUID, persona_id: int) -> Answer:
+        """Asks the MCP server for a recommendation. Raises RecommendationFailed."""
+        try:
+            status, body = await self._post(self._mcp_url, {"session_id": session_id, "persona_id": persona_id})
+            if not 200 <= status < 300:
+                raise ReplyUnusable(f"HTTP {status}")
+            return read_recommendation(body)
+        except (
+            ReplyUnusable,
+            TimeoutError,
+            httpx.HTTPError,
+            aiohttp.ClientError,
+            OSError,
+            ValueError,
+        ) as error:
+            logger.warning("MCP server: %s %s", type(error).__name__, error if isinstance(error, ReplyUnusable) else "")
+            raise RecommendationFailed from error
+
+    async def _post(self, url: httpx.URL, payload: dict[str, object]) -> tuple[int, bytes]:
+        """Status and body, within `httpx_timeout` from first to last byte, however slowly they drip."""
+        headers = {
+            "content-type": "application/json",
+            "accept": "application/json",
+            "accept-encoding": "identity",
+        }
+        request = httpx.Request(
+            "POST", url, headers=headers, content=orjson.dumps(payload), extensions=self._extensions
+        )
+        async with asyncio.timeout(self._timeout):
+            response = await self._transport.handle_async_request(request)
+            try:
+                body = b""
+                async for chunk in response.aiter_bytes():
+                    body = body + chunk if body else chunk
+                    if len(body) > self._max_reply_bytes:
+                        raise ReplyUnusable("the reply is too large")
+                return response.status_code, body
+            finally:
+                await response.aclose()
+
+
+def read_reply(body: bytes) -> Answer:
+    """Translates a reply of the LLM server. Raises ReplyUnusable."""
+    reply = _read_object(body)
+    tool = reply.get("tool_response")
+    if not tool:
+        return Answer(_message(reply))
+    tool_name, content = (
+        (tool.get("tool_name"), tool.get("tool_response_content")) if isinstance(tool, dict) else (None, None)
+    )
+    payload: dict[str, Any] = {"login_required": False}
+    message = reply
+    if isinstance(content, dict):
+        # One release nests the tool's own answer; its lists then stand in either place.
+        inner = content["answer"] if isinstance(content.get("answer"), dict) else {}
+        content = {**inner, **content, "answer": inner.get("answer", content.get("answer"))}
+        payload["login_required"] = content.get("login_required") is True
+        for key, name in (("card_list", "card_list"), ("relatedQuestions", "related_questions")):
+            if isinstance(content.get(key), list):
+                payload[name] = content[key]
+        if _is_usable(content["answer"]):
+            message = content
+    return Answer(_message(message), _clean(tool_name) if isinstance(tool_name, str) else None, _clean(payload))
+
+
+def read_recommendation(body: bytes) -> Answer:
+    """Translates a reply of the MCP server. Raises ReplyUnusable."""
+    reply = _read_object(body)
+    cards = reply.get("card_list")
+    if not isinstance(cards, list) or not isinstance(reply.get("login_required", False), bool):
+        raise ReplyUnusable("card_list is no list, or login_required no boolean")
+    return Answer(_message(reply), "consumption_recommend", _clean({"login_required": False, "card_list": cards}))
+
+
+def _read_object(body: bytes) -> dict[str, Any]:
+    try:
+        reply = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise ReplyUnusable("no JSON") from None
+    if not isinstance(reply, dict):
+        raise ReplyUnusable("no JSON object")
+    return reply
+
+
+def _is_usable(message: object) -> bool:
+    return isinstance(message, str) and bool(message.replace("\0", "").strip())
+
+
+def _message(reply: dict[str, Any]) -> str:
+    message = reply.get("answer")
+    if not _is_usable(message):
+        raise ReplyUnusable("no usable message")
+    return str(_clean(message))
+
+
+def _clean(value: Any) -> Any:
+    """The value without NUL characters, which PostgreSQL cannot store. Raises ReplyUnusable."""
+    try:
+        if b"\\u0000" not in orjson.dumps(value):
+            return value
+    except orjson.JSONEncodeError:
+        raise ReplyUnusable("nested too deeply") from None
+    if isinstance(value, str):
+        return value.replace("\0", "")
+    if isinstance(value, list):
+        return [_clean(item) for item in value]
+    if isinstance(value, dict):
+        return {_clean(key): _clean(item) for key, item in value.items()}
+    return value
