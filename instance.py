@@ -1,0 +1,179 @@
+"""One running gateway process: what it is made of, how it starts, lives beside others, and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+
+import orjson
+
+from database import Database, SharedRead
+from errors import DatabaseError
+from listener import INSTANCE_LOCK, Listener
+from qna import LIST_MAX_AGE, Qna
+from sessions import Sessions, channel_of
+from settings import Settings
+from tasks import TaskOwner
+from turns import Turns
+from upstream import Upstream
+
+logger = logging.getLogger("gateway.instance")
+
+START_SECONDS = 30.0
+BEAT_SECONDS = 1.0
+FLUSH_SECONDS = 1.0
+# An instance that shows no sign of life is given up after so many seconds: without its lock it has crashed, with it
+# it may only be slow, or its machine may be gone.
+CRASHED_SECONDS = 2.5
+LOST_SECONDS = 20.0
+STOP_SECONDS = 3.0
+
+
+class Instance:
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.id = 0
+        self.is_draining = False
+        timeout, prepared = settings.db_timeout, settings.prepared_statements
+        self.chatdb = Database(
+            "chatdb", settings.database_url, size=settings.db_pool_size, timeout=timeout, prepared=prepared
+        )
+        self.card_qna_db = Database(
+            "card_qna_db",
+            settings.faq_database_url,
+            size=settings.faq_db_pool_size,
+            timeout=timeout,
+            prepared=prepared,
+        )
+        self.upstream = Upstream(settings)
+        self.qna = Qna(self.card_qna_db, settings.max_qna_rows)
+        self.sessions = Sessions(settings, self.chatdb)
+        self.turns = Turns(settings, self.chatdb, self.sessions, self.qna, self.upstream)
+        self.sessions.watcher = self.turns
+        self.personas = SharedRead(self._read_personas, LIST_MAX_AGE)
+        self.listener: Listener | None = None
+        self._tasks = TaskOwner("instance")
+        self._signs: dict[int, tuple[int, float]] = {}
+
+    async def _read_personas(self) -> bytes:
+        return orjson.dumps({"personas": [dict(row) for row in await self.chatdb.fetch("list_personas")]})
+
+    async def check(self) -> dict[str, str | None]:
+        """What this instance needs to serve, and why it cannot, or None if it can."""
+        checks: dict[str, str | None] = {"draining": "the instance is stopping" if self.is_draining else None}
+        for name, database in (("chatdb", self.chatdb), ("card_qna_db", self.card_qna_db)):
+            try:
+                await database.fetch("ping")
+                checks[name] = None
+            except DatabaseError:
+                checks[name] = "does not answer"
+        heard_at = self.listener.heard_at if self.listener else None
+        checks["listen"] = None if heard_at is not None else "the LISTEN connection is lost"
+        return checks
+
+    async def start(self) -> None:
+        """Raises DatabaseError if ChatDB cannot be used; card_qna_db may come later."""
+        await self.chatdb.open()
+        await self.card_qna_db.open()
+        await self._migrate()
+        row = await self.chatdb.fetchrow("join_instance")
+        if row is None:
+            raise DatabaseError
+        self.id = self.sessions.instance_id = self.turns.instance_id = row["id"]
+        dsn = self.settings.listen_database_url or self.settings.database_url
+        self.listener = Listener(dsn, channel_of(self.id), self.id, self.settings.db_timeout)
+        self._tasks.start(self.listener.listen(self.sessions.touch, self.sessions.touch_all))
+        self._tasks.start(self.sessions.look_after())
+        self._tasks.start(self._every(BEAT_SECONDS, self._beat))
+        self._tasks.start(self._every(FLUSH_SECONDS, self.qna.flush_views))
+        try:
+            await self.qna.refresh()
+        except DatabaseError:
+            logger.warning("card_qna_db cannot be read yet; every question goes to the LLM server until it can")
+        self._tasks.start(self._every(self.settings.qna_refresh_seconds, self.qna.refresh))
+        try:
+            async with asyncio.timeout(self.settings.db_timeout):
+                await self.listener.heard.wait()
+        except TimeoutError:
+            logger.warning("there is no LISTEN connection yet; word from other instances comes late")
+        logger.info("instance %d has started", self.id)
+
+    async def _migrate(self) -> None:
+        until = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                return await self.chatdb.migrate()
+            except OSError as error:
+                if time.monotonic() > until:
+                    raise DatabaseError("ChatDB cannot be reached") from error
+                logger.warning("ChatDB cannot be reached yet (%s)", type(error).__name__)
+                await asyncio.sleep(BEAT_SECONDS)
+
+    async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await work()
+            except DatabaseError:
+                pass  # has been logged; the next time may do better
+            except Exception:
+                logger.exception("%s failed", getattr(work, "__name__", work))
+
+    async def _beat(self) -> None:
+        """Shows that this instance lives, gives up those that do not, and takes up their turns."""
+        try:
+            others = await self.chatdb.fetch("renew_instance", self.id, INSTANCE_LOCK)
+        except DatabaseError:
+            self._signs.clear()  # who could not look cannot tell how long the others have been silent
+            raise
+        if others[0]["was_given_up"]:
+            logger.warning("instance %d was given up by the others and is back", self.id)
+            await self.sessions.reclaim()
+        now = time.monotonic()
+        signs: dict[int, tuple[int, float]] = {}
+        for row in others:
+            if row["id"] is None:
+                continue
+            beat, since = self._signs.get(row["id"], (None, now))
+            signs[row["id"]] = (row["beat"], since if beat == row["beat"] else now)
+            silent = now - signs[row["id"]][1]
+            is_lost = silent > (LOST_SECONDS if row["is_locked"] else CRASHED_SECONDS)
+            if is_lost and await self.chatdb.fetch("remove_instance", row["id"], row["beat"]):
+                logger.warning("instance %d is lost: no sign of life for %.1f s", row["id"], silent)
+        self._signs = signs
+        await self.sessions.end_left_over()
+        if not self.is_draining:
+            self.turns.take_over(await self.chatdb.fetch("take_turns", self.id, self.turns.uncertain()))
+
+    async def drain(self) -> None:
+        """Finishes the turns in hand within `drain_seconds`, taking no new ones, then closes the sockets."""
+        self.is_draining = True
+        logger.info(
+            "instance %d stops: %d sessions, %d turns in hand",
+            self.id,
+            len(self.sessions),
+            self.turns.in_hand,
+        )
+        try:
+            async with asyncio.timeout(self.settings.drain_seconds):
+                await self.turns.drain()
+        except TimeoutError:
+            logger.warning("%d turns are handed over", self.turns.in_hand)
+        await self.sessions.close_all()
+
+    async def stop(self) -> None:
+        """Stores what is queued, and leaves, so that the others take what it has not finished at once."""
+        await self.turns.stop(STOP_SECONDS)
+        await self.sessions.stop()
+        await self._tasks.cancel(STOP_SECONDS)
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await self.chatdb.fetch("remove_instance", self.id, None)
+                await self.qna.flush_views()
+        except (DatabaseError, TimeoutError):
+            logger.warning("instance %d could not say goodbye; the others will notice", self.id)
+        await self.upstream.close()
+        await asyncio.gather(self.chatdb.close(), self.card_qna_db.close())
+        logger.info("instance %d has stopped", self.id)

@@ -1,0 +1,356 @@
+"""The sessions whose sockets are on this instance, and word to the instances that hold the others."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID, uuid4
+
+import asyncpg
+import orjson
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from database import BatchWriter, Database
+from errors import DatabaseError
+from payloads import read_uuid
+from settings import Settings
+from tasks import TaskOwner
+from upstream import LISTS, Answer
+
+logger = logging.getLogger("gateway.sessions")
+
+TAKEN_OVER = 4001
+RESTART = 1012
+REPLAY_ROWS = 200
+NOTIFY_TRIES = 3
+RETRY_SECONDS = 1.0
+CLOSE_SECONDS = 2.0
+
+
+def answer_frame(message_id: UUID, created_at: datetime, answer: Answer) -> bytes:
+    """The frame of an answer or a push."""
+    frame: dict[str, Any] = {
+        "sender": "bot",
+        "timestamp": created_at.isoformat(timespec="microseconds"),
+        "message_id": message_id,
+        "login_required": answer.payload.get("login_required") is True,
+        "message": answer.message,
+    }
+    frame |= {name: answer.payload[name] for name in LISTS if name in answer.payload}
+    if answer.tool_name is not None:
+        frame["tool_name"] = answer.tool_name
+    return orjson.dumps(frame, default=str)  # asyncpg's own UUID
+
+
+def stored_answer(row: asyncpg.Record) -> Answer:
+    """The answer in a row that has `content`, `source_tool` and `payload`."""
+    payload = orjson.loads(row["payload"]) if row["payload"] else None
+    return Answer(row["content"], row["source_tool"], payload if isinstance(payload, dict) else {})
+
+
+class Session:
+    """A socket on this instance. Answers and pushes leave it in the order of their times, each once.
+
+    `last_sent` is the time of the last answer the visitor was sent. Each answer comes with the time of the one before
+    it, and when that is not `last_sent`, another instance made something in between, which is read and sent first.
+    """
+
+    __slots__ = (
+        "_is_behind", "_send_timeout", "_transport", "_websocket",
+        "connection_no", "id", "is_open", "last_sent", "lock", "prompts", "window_ends",
+    )  # fmt: skip
+
+    def __init__(
+        self, websocket: WebSocket, id: UUID, connection_no: int, last_sent: datetime, send_timeout: float
+    ) -> None:
+        self.id = id
+        self.connection_no = connection_no
+        self.last_sent = last_sent
+        self.is_open = True
+        self.window_ends = 0.0
+        self.prompts = 0
+        self._websocket = websocket
+        self._transport = websocket.scope.get("gateway.transport")
+        self._send_timeout = send_timeout
+        self.lock = asyncio.Lock()
+        self._is_behind = False
+
+    async def send(self, frame: bytes) -> None:
+        """Sends a frame, or drops the connection if the visitor does not read; never raises for a visitor who left."""
+        if not self.is_open:
+            return
+        try:
+            async with asyncio.timeout(self._send_timeout):
+                await self._websocket.send({"type": "websocket.send", "text": frame.decode()})
+        except TimeoutError:
+            logger.warning("session dropped: it did not read a frame within %g s", self._send_timeout)
+            self.drop()
+        except (RuntimeError, WebSocketDisconnect, OSError):
+            self.is_open = False
+
+    async def send_error(self, text: str, message_id: UUID | None = None) -> None:
+        await self.send(orjson.dumps({"error": text, "message_id": message_id} if message_id else {"error": text}))
+
+    async def close(self, code: int, reason: str) -> None:
+        """Closes the socket, by force if the visitor does not let it be closed."""
+        self.is_open = False
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._websocket.close(code, reason)
+        except TimeoutError:
+            self.drop()
+        except (RuntimeError, WebSocketDisconnect, OSError):
+            pass
+
+    def drop(self) -> None:
+        """Cuts the connection at once; what is buffered for it is thrown away."""
+        self.is_open = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def deliver(self, created_at: datetime, previous_at: datetime, frame: bytes) -> bool:
+        """Sends an answer if it is the next one. False if another has to be read and sent before it."""
+        async with self.lock:
+            if created_at > self.last_sent:
+                if previous_at != self.last_sent:
+                    return False
+                await self.send(frame)
+                self.last_sent = created_at
+        return True
+
+    async def show(self, at: datetime, frame: bytes) -> None:
+        """Sends an answer that could not be stored; its time will be the stored one."""
+        async with self.lock:
+            await self.send(frame)
+            self.last_sent = max(self.last_sent, at)
+
+    async def skip(self, created_at: datetime, previous_at: datetime) -> None:
+        """Notes that an answer shown before has been stored after all."""
+        async with self.lock:
+            if previous_at == self.last_sent:
+                self.last_sent = created_at
+
+    async def catch_up(self, chatdb: Database, watcher: TurnWatcher) -> None:
+        """Sends everything stored after `last_sent`. Raises DatabaseError."""
+        if self._is_behind:
+            return  # one is waiting for the lock already, and will read what there is when it gets it
+        self._is_behind = True
+        async with self.lock:
+            self._is_behind = False
+            await self.replay(chatdb, watcher)
+
+    async def replay(self, chatdb: Database, watcher: TurnWatcher) -> None:
+        """The same for who holds the lock."""
+        rows: list[asyncpg.Record] | None = None
+        while self.is_open and (rows is None or len(rows) == REPLAY_ROWS):
+            rows = await chatdb.fetch("list_answers_since", self.id, self.last_sent, REPLAY_ROWS)
+            for row in rows:
+                await self.send(answer_frame(row["message_id"], row["created_at"], stored_answer(row)))
+                self.last_sent = row["created_at"]
+                watcher.see(row["message_id"])
+
+
+class TurnWatcher(Protocol):
+    """Who wants to know what sessions learn of turns that other instances answer."""
+
+    async def follow(self, session_id: UUID) -> None:
+        """A session was resumed here. Raises DatabaseError."""
+
+    def see(self, message_id: UUID) -> None:
+        """An answer that was made elsewhere has been sent."""
+
+    def unfollow(self, session_id: UUID) -> None:
+        """A session left."""
+
+
+class Sessions:
+    """The sessions of this instance by id, and what stands about all sessions in ChatDB."""
+
+    def __init__(self, settings: Settings, chatdb: Database) -> None:
+        self.instance_id = 0
+        self.watcher: TurnWatcher
+        self._settings = settings
+        self._chatdb = chatdb
+        self._here: dict[UUID, Session] = {}
+        self._opening = 0
+        self._opened = BatchWriter(chatdb, "open_sessions")
+        self._ended = BatchWriter(chatdb, "end_sessions")
+        self._unended: set[tuple[UUID, int]] = set()
+        self._touched: set[UUID] = set()
+        self._woken = asyncio.Event()
+        self._tasks = TaskOwner("sessions")
+
+    def __len__(self) -> int:
+        return len(self._here) + self._opening
+
+    async def open(self, websocket: WebSocket, requested: str | None, since: datetime | None) -> Session:
+        """Opens a new session, or goes on with the requested one, and sends the first frame. Raises DatabaseError."""
+        self._opening += 1
+        try:
+            session = await self._resume(websocket, requested, since) if requested else None
+            return session or await self._open_new(websocket, is_resume_refused=bool(requested))
+        finally:
+            self._opening -= 1
+
+    async def _open_new(self, websocket: WebSocket, is_resume_refused: bool) -> Session:
+        id = uuid4()
+        row = await self._opened.put(id, self.instance_id)
+        if row is None:
+            raise DatabaseError
+        session = self._here[id] = Session(websocket, id, 0, row["last_answer_at"], self._settings.send_timeout)
+        await session.send(
+            orjson.dumps({"session_id": id, "resumed": False} if is_resume_refused else {"session_id": id})
+        )
+        return session
+
+    async def _resume(self, websocket: WebSocket, requested: str, since: datetime | None) -> Session | None:
+        id = read_uuid(requested)
+        row = id and await self._chatdb.fetchrow("resume_session", id, self.instance_id, self._settings.resume_hours)
+        if not id or not row:
+            return None
+        # A time in the future would make the answers until then look as if they had been sent.
+        last_sent = min(since or row["last_answer_at"], row["last_answer_at"])
+        session = Session(websocket, id, row["connection_no"], last_sent, self._settings.send_timeout)
+        async with session.lock:  # what is delivered from now on comes after the first frame and the replay
+            older, self._here[id] = self._here.get(id), session
+            if older is not None:
+                self._tasks.start(older.close(TAKEN_OVER, "The session was opened elsewhere"))
+            elif row["instance_before"] not in (None, self.instance_id):
+                self._tasks.start(self.notify(row["instance_before"], id))
+            try:
+                await session.send(orjson.dumps({"session_id": id, "resumed": True}))
+                await self.watcher.follow(id)
+                await session.replay(self._chatdb, self.watcher)
+            except BaseException:
+                self.leave(session)
+                raise
+        return session
+
+    def leave(self, session: Session) -> None:
+        """Ends a session whose socket is gone, unless another socket has taken it over."""
+        session.is_open = False
+        if self._here.get(session.id) is session:
+            del self._here[session.id]
+            self.watcher.unfollow(session.id)
+            self._tasks.start(self._end(session.id, session.connection_no))
+
+    async def _end(self, id: UUID, connection_no: int) -> None:
+        try:
+            await self._ended.put(id, connection_no)
+        except DatabaseError:
+            if len(self._unended) < self._settings.max_sessions:
+                self._unended.add((id, connection_no))
+
+    async def deliver(self, session_id: UUID, stored: asyncpg.Record, frame: bytes) -> None:
+        """Sends a stored answer to wherever the session's socket is; `stored` is what store_answers returned for it."""
+        if stored["instance_id"] != self.instance_id:
+            if stored["instance_id"] is not None:
+                await self.notify(stored["instance_id"], session_id)
+            return
+        session = self._here.get(session_id)
+        if session is not None and not await session.deliver(stored["created_at"], stored["previous_at"], frame):
+            self.touch(session_id)
+
+    def find(self, session_id: UUID) -> Session | None:
+        return self._here.get(session_id)
+
+    async def tell(self, session_id: UUID) -> None:
+        """Has whichever instance holds the session look for answers not sent yet. Raises DatabaseError."""
+        for row in await self._chatdb.fetch("list_session_states", [session_id]):
+            if row["instance_id"] == self.instance_id:
+                self.touch(session_id)
+            elif row["instance_id"] is not None:
+                await self.notify(row["instance_id"], session_id)
+
+    async def notify(self, instance_id: int, session_id: UUID) -> None:
+        """Tells another instance that something happened to a session of its."""
+        for _ in range(NOTIFY_TRIES):
+            try:
+                await self._chatdb.fetch("notify_instance", channel_of(instance_id), str(session_id))
+                return
+            except DatabaseError:
+                await asyncio.sleep(RETRY_SECONDS)
+        logger.error("instance %d could not be told of an answer; it is in the history", instance_id)
+
+    def touch(self, session_id: UUID) -> None:
+        """Something happened to a session that may be here: have it looked at."""
+        if session_id in self._here:
+            self._touched.add(session_id)
+            self._woken.set()
+
+    def touch_all(self) -> None:
+        """Word from other instances may have been missed: have every session looked at."""
+        self._touched.update(self._here)
+        self._woken.set()
+
+    async def look_after(self) -> None:
+        """Looks at the sessions that were touched, for as long as the instance runs."""
+        while True:
+            await self._woken.wait()
+            self._woken.clear()
+            touched, self._touched = self._touched, set()
+            try:
+                await self._look_at(touched)
+            except DatabaseError:
+                self._touched |= touched
+                await asyncio.sleep(RETRY_SECONDS)
+                self._woken.set()
+
+    async def _look_at(self, ids: set[UUID]) -> None:
+        # Only those that stood here before the question was asked; the answer may be too old for a newer socket.
+        sessions = [session for id in ids if (session := self._here.get(id))]
+        rows = await self._chatdb.fetch("list_session_states", [session.id for session in sessions])
+        states = {row["session_id"]: row for row in rows}
+        for session in sessions:
+            state = states.get(session.id)
+            if state is None or state["connection_no"] > session.connection_no:
+                self._tasks.start(session.close(TAKEN_OVER, "The session was opened elsewhere"))
+            elif state["last_answer_at"] > session.last_sent:
+                self._tasks.start(self._catch_up(session))
+
+    async def _catch_up(self, session: Session) -> None:
+        try:
+            await session.catch_up(self._chatdb, self.watcher)
+        except DatabaseError:
+            await asyncio.sleep(RETRY_SECONDS)
+            self.touch(session.id)
+
+    async def end_left_over(self) -> None:
+        """Ends sessions whose end could not be stored when they left. Raises DatabaseError."""
+        if self._unended:
+            ending = list(self._unended)
+            await self._chatdb.fetch("end_sessions", *map(list, zip(*ending, strict=True)))
+            self._unended.difference_update(ending)
+
+    async def reclaim(self) -> None:
+        """Takes back what is still its own after the others gave this instance up. Raises DatabaseError."""
+        here = list(self._here.values())
+        ids, numbers = [session.id for session in here], [session.connection_no for session in here]
+        await self._chatdb.fetch("reclaim_sessions", self.instance_id, ids, numbers)
+        self.touch_all()
+
+    async def close_all(self) -> None:
+        """Closes every socket because the instance stops, and waits until they are gone, a few seconds at most."""
+        here = list(self._here.values())
+        await asyncio.gather(*(session.close(RESTART, "Server is restarting") for session in here))
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                while self._here:
+                    await asyncio.sleep(0.01)
+        except TimeoutError:
+            for session in list(self._here.values()):
+                session.drop()
+
+    async def stop(self) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._tasks.wait()
+        except TimeoutError:
+            await self._tasks.cancel(CLOSE_SECONDS)
+
+
+def channel_of(instance_id: int) -> str:
+    """The NOTIFY channel of an instance. The payload is a session's id."""
+    return f"gateway_instance_{instance_id}"

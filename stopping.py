@@ -1,0 +1,67 @@
+"""SIGTERM and SIGINT: finish first, then let uvicorn exit; the second signal ends at once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import uvicorn
+
+logger = logging.getLogger("gateway.stopping")
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+# For uvicorn to wait for requests and sockets that do not end, after ours have.
+GRACE_SECONDS = 5
+
+
+def running_server() -> uvicorn.Server | None:
+    """The server that runs this application; its signal handler is the only way that leads to it."""
+    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
+    return server if isinstance(server, uvicorn.Server) else None
+
+
+@contextmanager
+def drained_first(drain: Callable[[], Awaitable[None]]) -> Iterator[None]:
+    """Puts `drain` before uvicorn's own way of stopping, which closes every socket at once."""
+    server = running_server()
+    if server is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    if server.config.timeout_graceful_shutdown is None:
+        server.config.timeout_graceful_shutdown = GRACE_SECONDS
+    loop = asyncio.get_running_loop()
+    tasks: list[asyncio.Task[None]] = []
+
+    async def drain_and_exit() -> None:
+        try:
+            await drain()
+        except Exception:
+            logger.exception("draining failed")
+        finally:
+            server.should_exit = (
+                True  # and not its handler, which would end the process by the signal, as if it had failed
+            )
+
+    def start_draining() -> None:
+        if not tasks:
+            tasks.append(loop.create_task(drain_and_exit()))
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        if tasks or not server.started:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        else:
+            loop.call_soon_threadsafe(start_draining)
+
+    before = {number: signal.signal(number, on_signal) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,318 @@
+"""Turns, from the prompt to the stored answer, whether their visitor stays or not; and pushes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from uuid import UUID, uuid4
+
+import asyncpg
+import orjson
+
+from database import BatchWriter, Database
+from errors import (
+    DB_FAILED,
+    INVALID_MESSAGE,
+    LLM_TIMEOUT,
+    NO_PERSONA,
+    NOT_CONNECTED,
+    TOO_MANY_PENDING,
+    UNKNOWN_ERROR,
+    DatabaseError,
+    NotFound,
+    Refused,
+    RowRefused,
+)
+from qna import Qna
+from sessions import Session, Sessions, answer_frame, stored_answer
+from settings import Settings
+from tasks import TaskOwner
+from upstream import Answer, Upstream
+
+logger = logging.getLogger("gateway.turns")
+
+RETRY_SECONDS = 0.5
+FOLLOW_SECONDS = 5.0
+# For so long a prompt whose storing failed is looked for: the statement may have been done after all, and late.
+UNCERTAIN_SECONDS = 60.0
+PUSH_TRIES = 3
+
+
+class Turn:
+    """A prompt that waits for its answer. `text` is None while another instance answers it."""
+
+    __slots__ = ("done", "is_too_old", "message_id", "session_id", "text")
+
+    def __init__(self, session_id: UUID, message_id: UUID, text: str | None, is_too_old: bool = False) -> None:
+        self.session_id = session_id
+        self.message_id = message_id
+        self.text = text
+        self.is_too_old = is_too_old
+        self.done = asyncio.Event() if text is None else None
+
+
+class Lane:
+    """A session's turns in hand: one is answered at a time, in the order in which the prompts were stored."""
+
+    __slots__ = ("lock", "turns")
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.turns: set[UUID] = set()
+
+
+class Turns:
+    """The turns in hand on this instance.
+
+    Exactly one answer to a prompt is stored, whichever instances try: a unique index sees to it. While the instance
+    that has a turn lives, no other asks the LLM server for it.
+    """
+
+    def __init__(self, settings: Settings, chatdb: Database, sessions: Sessions, qna: Qna, upstream: Upstream) -> None:
+        self.instance_id = 0
+        self._max_in_hand = settings.max_pending_prompts + 1
+        self._max_unstored = settings.max_unstored_answers
+        self._chatdb = chatdb
+        self._sessions = sessions
+        self._qna = qna
+        self._upstream = upstream
+        self._prompts = BatchWriter(chatdb, "store_prompts")
+        self._answers = BatchWriter(chatdb, "store_answers")
+        self._turns: dict[UUID, Turn] = {}
+        self._lanes: dict[UUID, Lane] = {}
+        self._uncertain: dict[UUID, float] = {}
+        self._unstored = 0
+        self._tasks = TaskOwner("turns")
+        self._following = TaskOwner("turns answered elsewhere")
+
+    def submit(self, session: Session, message_id: UUID, text: str) -> None:
+        """Takes a prompt from a visitor; what becomes of it is sent to them. Raises Refused if it is not taken."""
+        known = self._turns.get(message_id)
+        if known is not None:
+            if known.session_id != session.id:
+                raise _already_used(message_id)
+            return  # sent again while its answer is on its way: the one answer will do
+        lane = self._lanes.get(session.id)
+        if lane is not None and len(lane.turns) >= self._max_in_hand:
+            raise Refused(TOO_MANY_PENDING, message_id)
+        self._tasks.start(self._take(self._add(Turn(session.id, message_id, text)), session))
+
+    def _add(self, turn: Turn) -> Turn:
+        self._turns[turn.message_id] = turn
+        self._lanes.setdefault(turn.session_id, Lane()).turns.add(turn.message_id)
+        return turn
+
+    def _remove(self, turn: Turn) -> None:
+        if self._turns.get(turn.message_id) is turn:
+            del self._turns[turn.message_id]
+            lane = self._lanes[turn.session_id]
+            lane.turns.discard(turn.message_id)
+            if not lane.turns:
+                del self._lanes[turn.session_id]
+
+    async def _take(self, turn: Turn, session: Session) -> None:
+        try:
+            if await self._store_prompt(turn, session):
+                await self._answer_in_order(turn)
+        except Refused as refused:
+            await session.send_error(refused.text, refused.message_id)
+        except DatabaseError:
+            self._uncertain[turn.message_id] = time.monotonic() + UNCERTAIN_SECONDS
+            await session.send_error(DB_FAILED, turn.message_id)
+        except Exception:
+            await session.send_error(UNKNOWN_ERROR, turn.message_id)
+            raise
+        finally:
+            self._remove(turn)
+
+    async def _store_prompt(self, turn: Turn, session: Session) -> bool:
+        """False if the prompt was stored before and is not to be answered here. Raises Refused, DatabaseError."""
+        if await self._prompts.put(turn.message_id, turn.session_id, turn.text, self.instance_id) is not None:
+            return True
+        known = await self._chatdb.fetchrow("claim_prompt", turn.message_id, turn.session_id, self.instance_id)
+        if known is None:
+            logger.error("a prompt's session is no longer in the database")
+            raise DatabaseError
+        if known["session_id"] != turn.session_id:
+            raise _already_used(turn.message_id)
+        if known["created_at"] is not None:
+            await session.send(answer_frame(known["message_id"], known["created_at"], stored_answer(known)))
+        return bool(known["claimed"])
+
+    async def _answer_in_order(self, turn: Turn) -> None:
+        async with self._lanes[turn.session_id].lock:
+            await self._answer(turn)
+
+    async def _answer(self, turn: Turn) -> None:
+        assert turn.text is not None
+        if turn.is_too_old:
+            answer: Answer | None = Answer(LLM_TIMEOUT)
+        else:
+            answer = self._qna.find(turn.text)
+        if answer is None:
+            answer = await self._upstream.dispatch(turn.text, turn.session_id)
+        await self._store_and_send(turn, answer)
+
+    async def _store_and_send(self, turn: Turn, answer: Answer) -> None:
+        chat_id, shown_at = uuid4(), None
+        payload = orjson.dumps(answer.payload).decode()
+        while True:
+            try:
+                stored = await self._answers.put(
+                    turn.session_id,
+                    turn.message_id,
+                    chat_id,
+                    answer.message,
+                    answer.tool_name,
+                    payload,
+                    shown_at,
+                    False,
+                )
+                break
+            except DatabaseError as error:
+                if shown_at is None:
+                    shown_at = await self._show(turn, answer)
+                    if isinstance(error, RowRefused) or self._unstored >= self._max_unstored:
+                        logger.error("the answer to prompt %s is lost: it could not be stored", turn.message_id)
+                        return
+                    self._unstored += 1
+            await asyncio.sleep(RETRY_SECONDS)
+        if shown_at is not None:
+            self._unstored -= 1
+        if stored is None:
+            await self._sessions.tell(turn.session_id)  # another instance was first: what it stored is what is sent
+        elif shown_at is not None:
+            session = self._sessions.find(turn.session_id)
+            if session is not None:
+                await session.skip(stored["created_at"], stored["previous_at"])
+        else:
+            frame = answer_frame(turn.message_id, stored["created_at"], answer)
+            await self._sessions.deliver(turn.session_id, stored, frame)
+
+    async def _show(self, turn: Turn, answer: Answer) -> datetime:
+        """Sends an answer that cannot be stored yet, with the time under which it will be."""
+        now = datetime.now(UTC)
+        session = self._sessions.find(turn.session_id)
+        if session is not None:
+            now = max(now, session.last_sent)
+            await session.show(now, answer_frame(turn.message_id, now, answer))
+        return now
+
+    async def login(self, session_id: UUID, persona_id: int) -> None:
+        """Ties a session to a persona and pushes what the MCP server, which can see the tie, recommends.
+
+        Raises NotFound, RecommendationFailed, DatabaseError.
+        """
+        with self._tasks.busy():
+            # An id beyond the column's range is an id that no persona has.
+            known_id = persona_id if abs(persona_id) < 2**31 else 0
+            tie = await self._chatdb.fetchrow("tie_persona", session_id, known_id)
+            if tie is None or not tie["is_connected"]:
+                raise NotFound(NOT_CONNECTED)
+            if not tie["is_persona"]:
+                raise NotFound(NO_PERSONA)
+            answer = await self._upstream.recommend(session_id, persona_id)
+            await self._push(session_id, tie["prompt_id"], answer)
+
+    async def _push(self, session_id: UUID, prompt_id: UUID | None, answer: Answer) -> None:
+        """Stores a push, which carries the prompt's id or its own, and sends it. Raises DatabaseError."""
+        chat_id = uuid4()
+        payload = orjson.dumps(answer.payload).decode()
+        row = session_id, prompt_id, chat_id, answer.message, answer.tool_name, payload, None, True
+        for _ in range(PUSH_TRIES):
+            # None if another push to the same prompt took its number at the same moment.
+            stored = await self._chatdb.fetchrow("store_answers", *([value] for value in row))
+            if stored is not None:
+                frame = answer_frame(prompt_id or chat_id, stored["created_at"], answer)
+                await self._sessions.deliver(session_id, stored, frame)
+                return
+        await self._sessions.tell(session_id)
+
+    def take_over(self, prompts: Sequence[asyncpg.Record]) -> None:
+        """Answers prompts that another instance left; each has `id`, `session_id`, `content` and `is_too_old`."""
+        for row in prompts:
+            turn = self._turns.get(row["id"])
+            if turn is None:
+                turn = self._add(Turn(row["session_id"], row["id"], row["content"], row["is_too_old"]))
+                self._tasks.start(self._finish(turn))
+            elif turn.done is not None:
+                turn.text, turn.is_too_old = row["content"], row["is_too_old"]
+                turn.done.set()
+        if prompts:
+            logger.warning("%d turns taken over", len(prompts))
+
+    async def _finish(self, turn: Turn) -> None:
+        try:
+            await self._answer_in_order(turn)
+        finally:
+            self._remove(turn)
+
+    def uncertain(self) -> list[UUID]:
+        """Prompts that could not be stored a while ago, but may have been after all."""
+        now = time.monotonic()
+        self._uncertain = {id: until for id, until in self._uncertain.items() if until > now}
+        return [id for id in self._uncertain if id not in self._turns]
+
+    async def follow(self, session_id: UUID) -> None:
+        """A session was resumed here: its next prompts wait for the answers that other instances are making."""
+        for row in await self._chatdb.fetch("list_open_turns", session_id, self.instance_id):
+            known = self._turns.get(row["prompt_id"])
+            if known is None or (known.done is not None and known.done.is_set()):
+                turn = self._add(Turn(session_id, row["prompt_id"], None))
+                self._following.start(self._follow(turn))
+
+    async def _follow(self, turn: Turn) -> None:
+        assert turn.done is not None
+        try:
+            async with self._lanes[turn.session_id].lock:
+                while not turn.done.is_set():
+                    try:
+                        async with asyncio.timeout(FOLLOW_SECONDS):
+                            await turn.done.wait()
+                    except TimeoutError:
+                        await self._ask_about(turn)
+                if turn.text is not None:  # its instance was lost, and this one has taken it over
+                    await self._answer(turn)
+        finally:
+            self._remove(turn)
+
+    async def _ask_about(self, turn: Turn) -> None:
+        """In case word of the answer was lost."""
+        assert turn.done is not None
+        try:
+            row = await self._chatdb.fetchrow("is_turn_open", turn.message_id)
+        except DatabaseError:
+            return
+        if row is not None and not row["is_open"]:
+            self._sessions.touch(turn.session_id)
+            turn.done.set()
+
+    def see(self, message_id: UUID) -> None:
+        turn = self._turns.get(message_id)
+        if turn is not None and turn.done is not None:
+            turn.done.set()
+
+    def unfollow(self, session_id: UUID) -> None:
+        lane = self._lanes.get(session_id)
+        for message_id in list(lane.turns) if lane else ():
+            self.see(message_id)
+
+    async def drain(self) -> None:
+        """Until every turn in hand has been answered."""
+        await self._tasks.wait()
+
+    @property
+    def in_hand(self) -> int:
+        return len(self._tasks)
+
+    async def stop(self, within: float) -> None:
+        """Lets go of what is left; another instance takes it up."""
+        await self._tasks.cancel(within)
+        await self._following.cancel(within)
+
+
+def _already_used(message_id: UUID) -> Refused:
+    return Refused(INVALID_MESSAGE.format("message_id is already used"), message_id)
