@@ -1,0 +1,104 @@
+"""The gateway: its routes, its errors, its life. Run by `uvicorn gateway:app` or `python gateway.py`."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Mount, Route, WebSocketRoute
+
+from handlers import chat, health, login, pages, qna, ws
+from handlers.responses import EXCEPTION_HANDLERS
+from instance import Instance
+from middleware import Edge
+from settings import InvalidSettings, Settings, read_settings
+from stopping import drained_first
+
+KEEP_ALIVE_SECONDS = (
+    75  # longer than a load balancer's 60, so that it is never we who close a connection it wants to use
+)
+
+ROUTES = [
+    Route("/api/health", health.get_health),
+    Route("/api/health/ready", health.get_readiness),
+    WebSocketRoute("/api/chat/ws", ws.chat),
+    Route("/api/chat/feedback", chat.set_feedback, methods=["POST"]),
+    Route("/api/chat/personas", chat.list_personas),
+    Route("/api/chat/history/{session_id}", chat.get_history),
+    Route("/api/login", login.login, methods=["POST"]),
+    Route("/api/login/persona_id", login.get_persona_id, methods=["POST"]),
+    Route("/api/login/personas", chat.list_personas),
+    Route("/api/qna/faq", qna.list_faqs),
+    Route("/api/qna/terms", qna.list_terms),
+    Route("/", pages.get_root),
+    Route("/docs", pages.get_docs),
+    Route("/openapi.json", pages.get_openapi),
+    Route("/asyncapi.json", pages.get_asyncapi),
+    Mount("/web", pages.WebFiles(directory=pages.WEB)),
+]
+
+
+def create_app(settings: Settings) -> Edge:
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Instance]]:
+        instance = Instance(settings)
+        try:
+            await instance.start()
+            with drained_first(instance.drain):
+                yield {"instance": instance}
+        finally:
+            await instance.stop()
+
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=sorted(settings.frontend_host),
+        allow_methods=["GET", "POST"],
+        allow_headers=["*"],
+        allow_credentials=True,
+    )
+    app = Starlette(routes=ROUTES, middleware=[cors], exception_handlers=EXCEPTION_HANDLERS, lifespan=lifespan)
+    app.router.redirect_slashes = False
+    return Edge(app)
+
+
+def load_settings() -> Settings:
+    """The settings, or the end of the process with a line for each problem."""
+    try:
+        return read_settings()
+    except InvalidSettings as invalid:
+        for problem in invalid.problems:
+            print(problem, file=sys.stderr)
+        # 3 is how a worker tells uvicorn's supervisor that starting it again will not help.
+        sys.exit(3 if multiprocessing.parent_process() else 2)
+
+
+settings = load_settings()
+logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+app = create_app(settings)
+
+
+def main() -> None:
+    uvicorn.run(
+        app,
+        host=settings.host,
+        port=settings.port,
+        ws_max_size=settings.max_frame_bytes,
+        ws_per_message_deflate=False,
+        ws_ping_interval=settings.ping_seconds,
+        ws_ping_timeout=settings.ping_seconds,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        server_header=False,
+        access_log=False,
+        log_level="warning",
+    )
+
+
+if __name__ == "__main__":
+    main()

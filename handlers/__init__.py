@@ -1,0 +1,1 @@
+"""HTTP and WebSocket handlers: each reads a request, calls one thing, answers."""

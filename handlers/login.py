@@ -1,0 +1,28 @@
+"""/api/login: ties a session to a persona; tells the MCP server which one it is."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from errors import NOT_CONNECTED, NotFound
+from handlers.responses import json_response
+from payloads import Body
+
+
+async def login(request: Request) -> Response:
+    body = await Body.read(request)
+    session_id, persona_id = body.uuid("session_id"), body.integer("persona_id")
+    body.check()
+    await request.state.instance.turns.login(session_id, persona_id)
+    return Response()
+
+
+async def get_persona_id(request: Request) -> Response:
+    body = await Body.read(request)
+    session_id = body.uuid("session_id")
+    body.check()
+    row = await request.state.instance.chatdb.fetchrow("get_persona_id", session_id)
+    if row is None:
+        raise NotFound(NOT_CONNECTED)
+    return json_response({"persona_id": row["persona_id"]})

@@ -1,0 +1,49 @@
+"""The chat page, the documentation and its files: nothing of it comes from another host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from handlers.responses import json_response
+
+NAME, VERSION = "card-chat-gateway", "1.0.0"
+WEB = Path(__file__).parent.parent / "web"
+HEADERS = {
+    "content-security-policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+        "connect-src 'self' ws: wss:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cache-control": "no-cache",
+}
+
+
+class WebFiles(StaticFiles):
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers.update(HEADERS)
+        return response
+
+
+async def get_root(request: Request) -> Response:
+    if request.state.instance.settings.shows_chat_page:
+        return FileResponse(WEB / "index.html", headers=HEADERS)
+    return json_response({"name": NAME, "version": VERSION})
+
+
+async def get_docs(request: Request) -> Response:
+    return FileResponse(WEB / "docs.html", headers=HEADERS)
+
+
+async def get_openapi(request: Request) -> Response:
+    return FileResponse(WEB / "openapi.json", headers=HEADERS)
+
+
+async def get_asyncapi(request: Request) -> Response:
+    return FileResponse(WEB / "asyncapi.json", headers=HEADERS)

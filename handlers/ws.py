@@ -1,0 +1,144 @@
+"""/api/chat/ws: one session's life, from the handshake to the last frame."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import UTC, datetime
+from uuid import UUID
+
+import orjson
+from starlette.responses import Response
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from errors import (
+    DB_FAILED,
+    INVALID_JSON,
+    INVALID_MESSAGE,
+    RESTARTING,
+    TOO_MANY_MESSAGES,
+    TOO_MANY_SESSIONS,
+    UNKNOWN_ERROR,
+    DatabaseError,
+    Refused,
+)
+from handlers.responses import json_response
+from instance import Instance
+from payloads import read_uuid
+from sessions import Session
+
+logger = logging.getLogger("gateway.ws")
+
+POLICY_VIOLATION = 1008
+INTERNAL_ERROR = 1011
+WINDOW_SECONDS = 60.0
+# How many times the prompts allowed in a minute a visitor may send before the connection is closed.
+PATIENCE = 3
+
+
+async def chat(websocket: WebSocket) -> None:
+    instance: Instance = websocket.state.instance
+    refusal = _refusal(websocket, instance)
+    if refusal is not None:
+        await websocket.send_denial_response(refusal)
+        return
+    await websocket.accept()
+    query = websocket.query_params
+    try:
+        session = await instance.sessions.open(websocket, query.get("session_id"), _read_time(query.get("since", "")))
+    except DatabaseError:
+        await _give_up(websocket, DB_FAILED)
+        return
+    try:
+        while session.is_open:
+            message = await websocket.receive()
+            if message["type"] == "websocket.disconnect":
+                return
+            try:
+                _take(instance, session, message.get("text"))
+            except Refused as refused:
+                await session.send_error(refused.text, refused.message_id)
+                if session.prompts > instance.settings.prompts_per_minute * PATIENCE:
+                    await session.close(POLICY_VIOLATION, TOO_MANY_MESSAGES)
+    except (RuntimeError, WebSocketDisconnect, OSError):
+        pass  # the socket went away while it was being used
+    except Exception:
+        logger.exception("a session failed")
+        await _give_up(websocket, UNKNOWN_ERROR)
+    finally:
+        instance.sessions.leave(session)
+
+
+def _refusal(websocket: WebSocket, instance: Instance) -> Response | None:
+    origin = websocket.headers.get("origin")
+    if origin is not None and origin.lower() not in instance.settings.frontend_host | {_own_origin(websocket)}:
+        return json_response({"detail": "This origin is not allowed."}, 403)
+    if instance.is_draining:
+        return json_response({"detail": RESTARTING}, 503)
+    if len(instance.sessions) >= instance.settings.max_sessions:
+        return json_response({"detail": TOO_MANY_SESSIONS}, 503)
+    return None
+
+
+def _own_origin(websocket: WebSocket) -> str:
+    scheme = "https" if websocket.scope["scheme"] in ("wss", "https") else "http"
+    return f"{scheme}://{websocket.headers.get('host', '')}".lower()
+
+
+def _read_time(text: str) -> datetime | None:
+    """A time as frames carry it; a plus sign that was not escaped arrives as a space."""
+    try:
+        time = datetime.fromisoformat(text.replace(" ", "+"))
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _take(instance: Instance, session: Session, text: str | None) -> None:
+    """Reads one frame and has its prompt answered. Raises Refused."""
+    settings = instance.settings
+    if text is not None and len(text) > settings.max_frame_bytes // 4 and len(text.encode()) > settings.max_frame_bytes:
+        raise Refused(INVALID_MESSAGE.format(f"the frame is longer than {settings.max_frame_bytes} bytes"))
+    message_id, prompt = _read_prompt(text, settings.max_prompt_chars)
+    if instance.is_draining:
+        raise Refused(RESTARTING, message_id)
+    now = asyncio.get_running_loop().time()
+    if now >= session.window_ends:
+        session.window_ends, session.prompts = now + WINDOW_SECONDS, 0
+    session.prompts += 1
+    if session.prompts > settings.prompts_per_minute:
+        raise Refused(TOO_MANY_MESSAGES, message_id)
+    instance.turns.submit(session, message_id, prompt)
+
+
+def _read_prompt(text: str | None, max_chars: int) -> tuple[UUID, str]:
+    try:
+        frame = orjson.loads(text) if text is not None else None
+    except orjson.JSONDecodeError:
+        frame = None
+    if not isinstance(frame, dict):
+        raise Refused(INVALID_JSON)
+    message_id = read_uuid(frame.get("message_id"))
+    if message_id is None:
+        problem = "must be a UUID" if "message_id" in frame else "is missing"
+        raise Refused(INVALID_MESSAGE.format(f"message_id {problem}"))
+    prompt = frame.get("message")
+    if not isinstance(prompt, str):
+        problem = "must be a string" if "message" in frame else "is missing"
+    elif not prompt.strip():
+        problem = "must not be blank"
+    elif len(prompt) > max_chars:
+        problem = f"must not be longer than {max_chars} characters"
+    elif "\0" in prompt:
+        problem = "must not contain NUL"
+    else:
+        return message_id, prompt
+    raise Refused(INVALID_MESSAGE.format(f"message {problem}"), message_id)
+
+
+async def _give_up(websocket: WebSocket, text: str) -> None:
+    try:
+        await websocket.send_text(orjson.dumps({"error": text}).decode())
+        await websocket.close(INTERNAL_ERROR)
+    except (RuntimeError, WebSocketDisconnect, OSError):
+        pass

@@ -1,0 +1,101 @@
+"""Fills "Persona" from a JSON file: adds new ones, updates descriptions, keeps ids; a bad file changes nothing."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import orjson
+
+from database import Database, describe
+from errors import DatabaseError
+from settings import InvalidSettings, read_database_url
+
+PERSONAS = Path(__file__).parent / "data" / "personas.json"
+MAX_NAME, MAX_DESCRIPTION = 100, 255
+
+
+class BadFile(Exception):
+    pass
+
+
+def read_personas(path: Path) -> list[tuple[str, str | None]]:
+    """Name and description of each entry. Raises BadFile, which names every entry and field that is wrong."""
+    try:
+        entries = orjson.loads(path.read_bytes())
+    except OSError as error:
+        raise BadFile(f"{path}: {error.strerror}") from None
+    except orjson.JSONDecodeError as error:
+        raise BadFile(f"{path}: not JSON: {error}") from None
+    if not isinstance(entries, list):
+        raise BadFile(f"{path}: must be a list of personas")
+    problems: list[str] = []
+    names: dict[str, int] = {}
+    personas = []
+    for number, entry in enumerate(entries, 1):
+        problem = _problem(entry)
+        if problem is None and names.setdefault(entry["name"], number) != number:
+            problem = f'"name" is the same as in entry {names[entry["name"]]}'
+        if problem is None:
+            personas.append((entry["name"], entry.get("description")))
+        else:
+            problems.append(f"{path}: entry {number}: {problem}")
+    if problems:
+        raise BadFile("\n".join(problems))
+    return personas
+
+
+def _problem(entry: Any) -> str | None:
+    if not isinstance(entry, dict):
+        return "must be an object"
+    name, description = entry.get("name"), entry.get("description")
+    if not isinstance(name, str) or not name.strip():
+        return '"name" must be a text that is not blank'
+    if len(name) > MAX_NAME or "\0" in name:
+        return f'"name" must have at most {MAX_NAME} characters, and no NUL'
+    if description is not None and not isinstance(description, str):
+        return '"description" must be a text or null'
+    if description is not None and (len(description) > MAX_DESCRIPTION or "\0" in description):
+        return f'"description" must have at most {MAX_DESCRIPTION} characters, and no NUL'
+    return None
+
+
+async def seed(database_url: str, personas: list[tuple[str, str | None]]) -> str:
+    """Brings the table up to date in one transaction; a summary. Raises DatabaseError and asyncpg's own errors."""
+    database = Database("chatdb", database_url, size=1, timeout=10.0)
+    await database.open()
+    try:
+        await database.migrate()
+        added = updated = 0
+        for row in await database.fetch_all_or_nothing("upsert_persona", personas):
+            added += row["added"]
+            updated += not row["added"]
+    finally:
+        await database.close()
+    return f"{added} added, {updated} updated, {len(personas) - added - updated} unchanged"
+
+
+def main() -> int:
+    where = "DATABASE_URL says where ChatDB is, in the environment or in .env."
+    parser = argparse.ArgumentParser(description=__doc__, epilog=where)
+    form = '[{"name": ..., "description": ...}, ...]; default: data/personas.json'
+    parser.add_argument("file", nargs="?", type=Path, default=PERSONAS, metavar="FILE", help=form)
+    arguments = parser.parse_args()
+    try:
+        personas = read_personas(arguments.file)
+        print(asyncio.run(seed(read_database_url(), personas)))
+    except (BadFile, InvalidSettings) as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (DatabaseError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        print(f"ChatDB: {describe(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
