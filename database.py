@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import asyncpg
 
+import metrics
 from errors import DatabaseError, RowRefused
+from logs import fields
 
 logger = logging.getLogger("gateway.database")
 
@@ -62,6 +65,7 @@ class Database:
         self.statements = load_statements(folder)
         self._folder = folder
         self._timeout = timeout
+        self._waited = metrics.db_wait_seconds.labels(folder)
         self._pool: asyncpg.Pool[asyncpg.Record] = asyncpg.create_pool(
             dsn,
             min_size=0,
@@ -82,6 +86,10 @@ class Database:
         except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             self._pool.terminate()
 
+    @property
+    def connections_in_use(self) -> int:
+        return self._pool.get_size() - self._pool.get_idle_size()
+
     async def fetch(self, name: str, *args: object) -> list[asyncpg.Record]:
         """Runs sql/<folder>/<name>.sql. Raises DatabaseError."""
         query = self.statements[name]
@@ -91,15 +99,15 @@ class Database:
             except (TimeoutError, *_ROW_REFUSED):
                 raise
             except _TRY_AGAIN as error:
-                logger.info("%s/%s is run again after %s", self._folder, name, type(error).__name__)
+                logger.info("statement is run again", extra=fields(statement=name, error=describe(error)))
                 if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
                     await self._pool.expire_connections()
                 return await self._run(query, args)
         except _ROW_REFUSED as error:
-            logger.error("%s/%s was refused: %s", self._folder, name, type(error).__name__)
+            logger.error("statement refused", extra=fields(statement=name, error=describe(error)))
             raise RowRefused from error
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
-            logger.error("%s/%s failed: %s", self._folder, name, describe(error))
+            logger.error("statement failed", extra=fields(statement=name, error=describe(error)))
             raise DatabaseError from error
 
     async def fetchrow(self, name: str, *args: object) -> asyncpg.Record | None:
@@ -113,7 +121,9 @@ class Database:
         return [row for rows_found in found for row in rows_found]
 
     async def _run(self, query: str, args: tuple[object, ...]) -> list[asyncpg.Record]:
+        started = time.perf_counter()
         connection = await self._pool.acquire(timeout=self._timeout)
+        self._waited.observe(time.perf_counter() - started)
         try:
             return await connection.fetch(query, *args, timeout=self._timeout)
         except (TimeoutError, asyncio.CancelledError):
@@ -134,7 +144,7 @@ class Database:
             applied = {row["name"] for row in await connection.fetch('SELECT name FROM "SchemaMigration"')}
             for path in sorted((SQL / self._folder / "migrations").glob("*.sql")):
                 if path.stem not in applied:
-                    logger.info("migration %s", path.stem)
+                    logger.info("migration", extra=fields(name=path.stem))
                     await connection.execute(path.read_text("utf-8"), timeout=MIGRATION_TIMEOUT)
                     await connection.execute('INSERT INTO "SchemaMigration" (name) VALUES ($1)', path.stem)
 
@@ -157,6 +167,7 @@ class BatchWriter:
     def __init__(self, database: Database, statement: str) -> None:
         self._database = database
         self._statement = statement
+        self._sizes = metrics.batch_rows.labels(statement)
         self._queue: list[tuple[tuple[object, ...], asyncio.Future[asyncpg.Record | None]]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -167,7 +178,7 @@ class BatchWriter:
         """
         future: asyncio.Future[asyncpg.Record | None] = asyncio.get_running_loop().create_future()
         if len(self._queue) >= BATCH_QUEUE:
-            logger.error("%s: %d rows are waiting, no more are taken", self._statement, len(self._queue))
+            logger.error("too many rows wait to be stored", extra=fields(statement=self._statement))
             future.set_exception(DatabaseError())
             return future
         self._queue.append((row, future))
@@ -198,6 +209,7 @@ class BatchWriter:
             self._queue = []
 
     async def _write_batch(self, batch: list[tuple[tuple[object, ...], asyncio.Future[asyncpg.Record | None]]]) -> None:
+        self._sizes.observe(len(batch))
         columns = zip(*(row for row, _ in batch), strict=True)
         stored = {row["n"]: row for row in await self._database.fetch(self._statement, *map(list, columns))}
         for n, (_, future) in enumerate(batch, 1):

@@ -12,6 +12,13 @@ UNKNOWN_ERROR = "Internal Server Error: Unknown error occurred"
 RESTARTING = "Server is restarting"
 TOO_MANY_PENDING = "Too many pending messages"
 TOO_MANY_MESSAGES = "Too many messages"
+# Why a frame was refused, for the metrics
+REASONS = {
+    INVALID_JSON: "refused_invalid_json",
+    RESTARTING: "refused_draining",
+    TOO_MANY_PENDING: "refused_pending",
+    TOO_MANY_MESSAGES: "refused_rate",
+}
 
 # What the bot says when the LLM server fails
 LLM_STATUS = "LLM 서버 오류 (HTTP {})"
@@ -85,3 +92,4 @@ class Refused(Exception):
         super().__init__(text)
         self.text = text
         self.message_id = message_id
+        self.reason = REASONS.get(text, "refused_invalid_message")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import multiprocessing
 import sys
 from collections.abc import AsyncIterator
@@ -14,12 +13,13 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Mount, Route, WebSocketRoute
 
+import logs
 from handlers import chat, health, login, pages, qna, ws
 from handlers.responses import EXCEPTION_HANDLERS
 from instance import Instance
 from middleware import Edge
+from serving import drained_first
 from settings import InvalidSettings, Settings, read_settings
-from stopping import drained_first
 
 KEEP_ALIVE_SECONDS = (
     75  # longer than a load balancer's 60, so that it is never we who close a connection it wants to use
@@ -28,6 +28,7 @@ KEEP_ALIVE_SECONDS = (
 ROUTES = [
     Route("/api/health", health.get_health),
     Route("/api/health/ready", health.get_readiness),
+    Route("/metrics", health.get_metrics),
     WebSocketRoute("/api/chat/ws", ws.chat),
     Route("/api/chat/feedback", chat.set_feedback, methods=["POST"]),
     Route("/api/chat/personas", chat.list_personas),
@@ -80,7 +81,7 @@ def load_settings() -> Settings:
 
 
 settings = load_settings()
-logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
+logs.set_up(settings.log_level, settings.environment)
 app = create_app(settings)
 
 
@@ -95,8 +96,9 @@ def main() -> None:
         ws_ping_timeout=settings.ping_seconds,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         server_header=False,
+        proxy_headers=False,
         access_log=False,
-        log_level="warning",
+        log_config=None,
     )
 
 

@@ -9,9 +9,11 @@ from collections.abc import Awaitable, Callable
 
 import orjson
 
-from database import Database, SharedRead
+import metrics
+from database import Database, SharedRead, describe
 from errors import DatabaseError
 from listener import INSTANCE_LOCK, Listener
+from logs import JsonFormatter, fields
 from qna import LIST_MAX_AGE, Qna
 from sessions import Sessions, channel_of
 from settings import Settings
@@ -56,6 +58,7 @@ class Instance:
         self.listener: Listener | None = None
         self._tasks = TaskOwner("instance")
         self._signs: dict[int, tuple[int, float]] = {}
+        self._started_at = self._measured_at = time.monotonic()
 
     async def _read_personas(self) -> bytes:
         return orjson.dumps({"personas": [dict(row) for row in await self.chatdb.fetch("list_personas")]})
@@ -81,13 +84,14 @@ class Instance:
         row = await self.chatdb.fetchrow("join_instance")
         if row is None:
             raise DatabaseError
-        self.id = self.sessions.instance_id = self.turns.instance_id = row["id"]
+        self.id = self.sessions.instance_id = self.turns.instance_id = JsonFormatter.instance_id = row["id"]
         dsn = self.settings.listen_database_url or self.settings.database_url
         self.listener = Listener(dsn, channel_of(self.id), self.id, self.settings.db_timeout)
         self._tasks.start(self.listener.listen(self.sessions.touch, self.sessions.touch_all))
         self._tasks.start(self.sessions.look_after())
         self._tasks.start(self._every(BEAT_SECONDS, self._beat))
         self._tasks.start(self._every(FLUSH_SECONDS, self.qna.flush_views))
+        self._tasks.start(self._every(BEAT_SECONDS, self._measure))
         try:
             await self.qna.refresh()
         except DatabaseError:
@@ -98,7 +102,7 @@ class Instance:
                 await self.listener.heard.wait()
         except TimeoutError:
             logger.warning("there is no LISTEN connection yet; word from other instances comes late")
-        logger.info("instance %d has started", self.id)
+        logger.info("started")
 
     async def _migrate(self) -> None:
         until = time.monotonic() + START_SECONDS
@@ -108,7 +112,7 @@ class Instance:
             except OSError as error:
                 if time.monotonic() > until:
                     raise DatabaseError("ChatDB cannot be reached") from error
-                logger.warning("ChatDB cannot be reached yet (%s)", type(error).__name__)
+                logger.warning("ChatDB cannot be reached yet", extra=fields(error=describe(error)))
                 await asyncio.sleep(BEAT_SECONDS)
 
     async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
@@ -119,7 +123,7 @@ class Instance:
             except DatabaseError:
                 pass  # has been logged; the next time may do better
             except Exception:
-                logger.exception("%s failed", getattr(work, "__name__", work))
+                logger.exception("background work failed", extra=fields(work=work.__name__))
 
     async def _beat(self) -> None:
         """Shows that this instance lives, gives up those that do not, and takes up their turns."""
@@ -129,7 +133,7 @@ class Instance:
             self._signs.clear()  # who could not look cannot tell how long the others have been silent
             raise
         if others[0]["was_given_up"]:
-            logger.warning("instance %d was given up by the others and is back", self.id)
+            logger.warning("given up by the other instances, and back")
             await self.sessions.reclaim()
         now = time.monotonic()
         signs: dict[int, tuple[int, float]] = {}
@@ -141,26 +145,33 @@ class Instance:
             silent = now - signs[row["id"]][1]
             is_lost = silent > (LOST_SECONDS if row["is_locked"] else CRASHED_SECONDS)
             if is_lost and await self.chatdb.fetch("remove_instance", row["id"], row["beat"]):
-                logger.warning("instance %d is lost: no sign of life for %.1f s", row["id"], silent)
+                logger.warning("instance lost", extra=fields(other=row["id"], silent_seconds=round(silent, 1)))
         self._signs = signs
         await self.sessions.end_left_over()
         if not self.is_draining:
             self.turns.take_over(await self.chatdb.fetch("take_turns", self.id, self.turns.uncertain()))
 
+    async def _measure(self) -> None:
+        """Brings the gauges up to date, once a second rather than at every change."""
+        now = time.monotonic()
+        metrics.loop_lag.set(max(0.0, now - self._measured_at - BEAT_SECONDS))
+        self._measured_at = now
+        metrics.sessions.set(len(self.sessions))
+        for name, database in (("chatdb", self.chatdb), ("card_qna_db", self.card_qna_db)):
+            metrics.db_connections.labels(name).set(database.connections_in_use)
+        heard_at = self.listener.heard_at if self.listener else None
+        metrics.listen_age.set(now - heard_at if heard_at is not None else now - self._started_at)
+        self.turns.measure()
+
     async def drain(self) -> None:
         """Finishes the turns in hand within `drain_seconds`, taking no new ones, then closes the sockets."""
         self.is_draining = True
-        logger.info(
-            "instance %d stops: %d sessions, %d turns in hand",
-            self.id,
-            len(self.sessions),
-            self.turns.in_hand,
-        )
+        logger.info("stopping", extra=fields(sessions=len(self.sessions), turns=self.turns.in_hand))
         try:
             async with asyncio.timeout(self.settings.drain_seconds):
                 await self.turns.drain()
         except TimeoutError:
-            logger.warning("%d turns are handed over", self.turns.in_hand)
+            logger.warning("turns handed over", extra=fields(turns=self.turns.in_hand))
         await self.sessions.close_all()
 
     async def stop(self) -> None:
@@ -173,7 +184,8 @@ class Instance:
                 await self.chatdb.fetch("remove_instance", self.id, None)
                 await self.qna.flush_views()
         except (DatabaseError, TimeoutError):
-            logger.warning("instance %d could not say goodbye; the others will notice", self.id)
+            logger.warning("could not say goodbye; the others will notice")
         await self.upstream.close()
         await asyncio.gather(self.chatdb.close(), self.card_qna_db.close())
-        logger.info("instance %d has stopped", self.id)
+        metrics.forget_process()
+        logger.info("stopped")

@@ -11,6 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from database import describe
+from logs import fields
 
 logger = logging.getLogger("gateway.listener")
 
@@ -43,7 +44,7 @@ class Listener:
                 connection = await asyncpg.connect(self._dsn, timeout=self._timeout, command_timeout=self._timeout)
                 await self._watch(connection, on_word, on_connected)
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                logger.warning("the LISTEN connection is lost: %s", describe(error))
+                logger.warning("LISTEN connection lost", extra=fields(error=describe(error)))
             finally:
                 pause = RECONNECT_SECONDS[0] if self.heard_at is not None else min(pause * 2, longest)
                 self.heard_at = None

@@ -18,5 +18,8 @@ class Edge:
                 scope["path"] = path.rstrip("/") or "/"
             if scope["type"] == "websocket":
                 # ASGI has no way to cut a connection whose client does not read; the server's protocol does.
-                scope["gateway.transport"] = getattr(getattr(send, "__self__", None), "transport", None)
+                transport = getattr(getattr(send, "__self__", None), "transport", None)
+                scope["gateway.transport"] = transport
+                peername = transport.get_extra_info("peername") if transport else None
+                scope["gateway.peer"] = peername[0] if isinstance(peername, tuple) else None
         await self._app(scope, receive, send)

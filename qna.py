@@ -84,8 +84,12 @@ class Qna:
         self.faqs = Catalogue(database, "faq", "faq_id", "question", "answer", max_rows)
         self.terms = Catalogue(database, "term", "term_id", "term", "definition", max_rows)
 
-    def find(self, text: str) -> Answer | None:
-        return self.faqs.find(text) or self.terms.find(text)
+    def find(self, text: str) -> tuple[str, Answer | None]:
+        """Where the answer to a prompt comes from: `faq` or `term` with the answer, or else `llm`."""
+        for source, catalogue in (("faq", self.faqs), ("term", self.terms)):
+            if answer := catalogue.find(text):
+                return source, answer
+        return "llm", None
 
     async def refresh(self) -> None:
         for catalogue in (self.faqs, self.terms):

@@ -12,8 +12,10 @@ import asyncpg
 import orjson
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+import metrics
 from database import BatchWriter, Database
 from errors import DatabaseError
+from logs import fields, session_hash
 from payloads import read_uuid
 from settings import Settings
 from tasks import TaskOwner
@@ -35,10 +37,9 @@ def answer_frame(message_id: UUID, created_at: datetime, answer: Answer) -> byte
         "sender": "bot",
         "timestamp": created_at.isoformat(timespec="microseconds"),
         "message_id": message_id,
-        "login_required": answer.payload.get("login_required") is True,
         "message": answer.message,
+        **answer.payload,
     }
-    frame |= {name: answer.payload[name] for name in LISTS if name in answer.payload}
     if answer.tool_name is not None:
         frame["tool_name"] = answer.tool_name
     return orjson.dumps(frame, default=str)  # asyncpg's own UUID
@@ -47,7 +48,9 @@ def answer_frame(message_id: UUID, created_at: datetime, answer: Answer) -> byte
 def stored_answer(row: asyncpg.Record) -> Answer:
     """The answer in a row that has `content`, `source_tool` and `payload`."""
     payload = orjson.loads(row["payload"]) if row["payload"] else None
-    return Answer(row["content"], row["source_tool"], payload if isinstance(payload, dict) else {})
+    values = payload if isinstance(payload, dict) else {}
+    kept = {name: values[name] for name in LISTS if isinstance(values.get(name), list)}
+    return Answer(row["content"], row["source_tool"], {"login_required": values.get("login_required") is True} | kept)
 
 
 class Session:
@@ -85,7 +88,7 @@ class Session:
             async with asyncio.timeout(self._send_timeout):
                 await self._websocket.send({"type": "websocket.send", "text": frame.decode()})
         except TimeoutError:
-            logger.warning("session dropped: it did not read a frame within %g s", self._send_timeout)
+            logger.warning("session dropped: it does not read", extra=fields(session=session_hash(self.id)))
             self.drop()
         except (RuntimeError, WebSocketDisconnect, OSError):
             self.is_open = False
@@ -150,6 +153,7 @@ class Session:
                 await self.send(answer_frame(row["message_id"], row["created_at"], stored_answer(row)))
                 self.last_sent = row["created_at"]
                 watcher.see(row["message_id"])
+            metrics.caught_up.inc(len(rows))
 
 
 class TurnWatcher(Protocol):
@@ -180,6 +184,7 @@ class Sessions:
         self._unended: set[tuple[UUID, int]] = set()
         self._touched: set[UUID] = set()
         self._woken = asyncio.Event()
+        self._left = asyncio.Event()
         self._tasks = TaskOwner("sessions")
 
     def __len__(self) -> int:
@@ -200,9 +205,9 @@ class Sessions:
         if row is None:
             raise DatabaseError
         session = self._here[id] = Session(websocket, id, 0, row["last_answer_at"], self._settings.send_timeout)
-        await session.send(
-            orjson.dumps({"session_id": id, "resumed": False} if is_resume_refused else {"session_id": id})
-        )
+        metrics.sessions_opened.labels("new").inc()
+        hello = {"session_id": id, "resumed": False} if is_resume_refused else {"session_id": id}
+        await session.send(orjson.dumps(hello))
         return session
 
     async def _resume(self, websocket: WebSocket, requested: str, since: datetime | None) -> Session | None:
@@ -220,6 +225,7 @@ class Sessions:
             elif row["instance_before"] not in (None, self.instance_id):
                 self._tasks.start(self.notify(row["instance_before"], id))
             try:
+                metrics.sessions_opened.labels("resumed").inc()
                 await session.send(orjson.dumps({"session_id": id, "resumed": True}))
                 await self.watcher.follow(id)
                 await session.replay(self._chatdb, self.watcher)
@@ -233,6 +239,7 @@ class Sessions:
         session.is_open = False
         if self._here.get(session.id) is session:
             del self._here[session.id]
+            self._left.set()
             self.watcher.unfollow(session.id)
             self._tasks.start(self._end(session.id, session.connection_no))
 
@@ -272,7 +279,7 @@ class Sessions:
                 return
             except DatabaseError:
                 await asyncio.sleep(RETRY_SECONDS)
-        logger.error("instance %d could not be told of an answer; it is in the history", instance_id)
+        logger.error("an instance could not be told of an answer", extra=fields(other=instance_id))
 
     def touch(self, session_id: UUID) -> None:
         """Something happened to a session that may be here: have it looked at."""
@@ -338,7 +345,8 @@ class Sessions:
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 while self._here:
-                    await asyncio.sleep(0.01)
+                    self._left.clear()
+                    await self._left.wait()
         except TimeoutError:
             for session in list(self._here.values()):
                 session.drop()

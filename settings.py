@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -56,6 +57,13 @@ def _has_port(url: str) -> bool:
         return urlsplit(url).port != 0
     except ValueError:
         return False
+
+
+def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    try:
+        return tuple(ip_network(part.strip(), strict=False) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise ValueError("must be addresses or networks like 10.0.0.0/8, separated by commas") from None
 
 
 def _integer(minimum: int, maximum: int) -> Callable[[str], int]:
@@ -114,6 +122,8 @@ class Settings:
     host: str = _setting(str, "0.0.0.0")
     port: int = _setting(_integer(1, 65535), 8001)
     log_level: str = _setting(_choice("debug", "info", "warning", "error"), "info")
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _setting(_networks, _networks("127.0.0.1,::1"))
+    metrics: bool = _setting(_boolean, True)
     chat_page: bool | None = _setting(_boolean, None)
 
     max_frame_bytes: int = _setting(_integer(1024, 16_777_216), 65536)

@@ -8,6 +8,8 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from logs import fields
+
 logger = logging.getLogger("gateway.tasks")
 
 
@@ -34,7 +36,7 @@ class TaskOwner:
         self._tasks.discard(task)
         self._note_idle()
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("%s: a task failed", self._name, exc_info=error)
+            logger.error("task failed", exc_info=error, extra=fields(owner=self._name))
 
     def _note_idle(self) -> None:
         if not self._tasks and not self._busy:

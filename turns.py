@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import orjson
 
+import metrics
 from database import BatchWriter, Database
 from errors import (
     DB_FAILED,
@@ -26,6 +27,7 @@ from errors import (
     Refused,
     RowRefused,
 )
+from logs import fields, session_hash
 from qna import Qna
 from sessions import Session, Sessions, answer_frame, stored_answer
 from settings import Settings
@@ -40,11 +42,15 @@ FOLLOW_SECONDS = 5.0
 UNCERTAIN_SECONDS = 60.0
 PUSH_TRIES = 3
 
+PARTS = {
+    part: metrics.turn_seconds.labels(part) for part in ("store_prompt", "wait", "upstream", "store_answer", "send")
+}
+
 
 class Turn:
     """A prompt that waits for its answer. `text` is None while another instance answers it."""
 
-    __slots__ = ("done", "is_too_old", "message_id", "session_id", "text")
+    __slots__ = ("_marked_at", "done", "is_too_old", "message_id", "milliseconds", "session_id", "started_at", "text")
 
     def __init__(self, session_id: UUID, message_id: UUID, text: str | None, is_too_old: bool = False) -> None:
         self.session_id = session_id
@@ -52,6 +58,15 @@ class Turn:
         self.text = text
         self.is_too_old = is_too_old
         self.done = asyncio.Event() if text is None else None
+        self.milliseconds: dict[str, float] = {}
+        self.started_at = self._marked_at = time.perf_counter()
+
+    def mark(self, part: str) -> None:
+        """Notes how long a part of the turn took, which ends now."""
+        now = time.perf_counter()
+        PARTS[part].observe(now - self._marked_at)
+        self.milliseconds[part] = round((now - self._marked_at) * 1000, 2)
+        self._marked_at = now
 
 
 class Lane:
@@ -94,6 +109,7 @@ class Turns:
         if known is not None:
             if known.session_id != session.id:
                 raise _already_used(message_id)
+            metrics.prompts.labels("duplicate").inc()
             return  # sent again while its answer is on its way: the one answer will do
         lane = self._lanes.get(session.id)
         if lane is not None and len(lane.turns) >= self._max_in_hand:
@@ -116,6 +132,7 @@ class Turns:
     async def _take(self, turn: Turn, session: Session) -> None:
         try:
             if await self._store_prompt(turn, session):
+                turn.mark("store_prompt")
                 await self._answer_in_order(turn)
         except Refused as refused:
             await session.send_error(refused.text, refused.message_id)
@@ -138,6 +155,7 @@ class Turns:
             raise DatabaseError
         if known["session_id"] != turn.session_id:
             raise _already_used(turn.message_id)
+        metrics.prompts.labels("duplicate").inc()
         if known["created_at"] is not None:
             await session.send(answer_frame(known["message_id"], known["created_at"], stored_answer(known)))
         return bool(known["claimed"])
@@ -148,13 +166,16 @@ class Turns:
 
     async def _answer(self, turn: Turn) -> None:
         assert turn.text is not None
-        if turn.is_too_old:
-            answer: Answer | None = Answer(LLM_TIMEOUT)
-        else:
-            answer = self._qna.find(turn.text)
+        turn.mark("wait")
+        outcome, answer = ("too_old", Answer(LLM_TIMEOUT)) if turn.is_too_old else self._qna.find(turn.text)
         if answer is None:
             answer = await self._upstream.dispatch(turn.text, turn.session_id)
+            turn.mark("upstream")
+        metrics.prompts.labels(outcome).inc()
         await self._store_and_send(turn, answer)
+        turn.mark("send")
+        about = {"session": session_hash(turn.session_id), "message_id": turn.message_id, "outcome": outcome}
+        logger.info("turn", extra=fields(**about, milliseconds=turn.milliseconds))
 
     async def _store_and_send(self, turn: Turn, answer: Answer) -> None:
         chat_id, shown_at = uuid4(), None
@@ -176,10 +197,11 @@ class Turns:
                 if shown_at is None:
                     shown_at = await self._show(turn, answer)
                     if isinstance(error, RowRefused) or self._unstored >= self._max_unstored:
-                        logger.error("the answer to prompt %s is lost: it could not be stored", turn.message_id)
+                        logger.error("answer lost: it could not be stored", extra=fields(message_id=turn.message_id))
                         return
                     self._unstored += 1
             await asyncio.sleep(RETRY_SECONDS)
+        turn.mark("store_answer")
         if shown_at is not None:
             self._unstored -= 1
         if stored is None:
@@ -226,6 +248,7 @@ class Turns:
             # None if another push to the same prompt took its number at the same moment.
             stored = await self._chatdb.fetchrow("store_answers", *([value] for value in row))
             if stored is not None:
+                metrics.pushes.labels("local" if stored["instance_id"] == self.instance_id else "remote").inc()
                 frame = answer_frame(prompt_id or chat_id, stored["created_at"], answer)
                 await self._sessions.deliver(session_id, stored, frame)
                 return
@@ -241,8 +264,9 @@ class Turns:
             elif turn.done is not None:
                 turn.text, turn.is_too_old = row["content"], row["is_too_old"]
                 turn.done.set()
+        metrics.turns_taken_over.inc(len(prompts))
         if prompts:
-            logger.warning("%d turns taken over", len(prompts))
+            logger.warning("turns taken over", extra=fields(turns=len(prompts)))
 
     async def _finish(self, turn: Turn) -> None:
         try:
@@ -303,6 +327,13 @@ class Turns:
     async def drain(self) -> None:
         """Until every turn in hand has been answered."""
         await self._tasks.wait()
+
+    def measure(self) -> None:
+        """Brings the gauges up to date."""
+        metrics.turns_in_hand.set(self.in_hand)
+        metrics.unstored_answers.set(self._unstored)
+        oldest = min((turn.started_at for turn in self._turns.values()), default=None)
+        metrics.oldest_turn.set(time.perf_counter() - oldest if oldest else 0)
 
     @property
     def in_hand(self) -> int:

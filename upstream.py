@@ -13,7 +13,9 @@ import httpx
 import orjson
 from httpx_aiohttp import AiohttpTransport
 
+import metrics
 from errors import LLM_FORMAT, LLM_STATUS, LLM_TIMEOUT, LLM_UNREACHABLE, RecommendationFailed
+from logs import fields
 from settings import Settings
 
 logger = logging.getLogger("gateway.upstream")
@@ -60,17 +62,22 @@ class Upstream:
         try:
             status, body = await self._post(self._llm_url, {"query": message, "session_id": session_id})
             if not 200 <= status < 300:
-                return self._failure(LLM_STATUS.format(status))
-            return read_reply(body)
+                return self._failure(LLM_STATUS.format(status), "status")
+            answer = read_reply(body)
         except ReplyUnusable:
-            return self._failure(LLM_FORMAT)
+            return self._failure(LLM_FORMAT, "format")
         except TimeoutError:
-            return self._failure(LLM_TIMEOUT)
+            return self._failure(LLM_TIMEOUT, "timeout")
         except (httpx.HTTPError, aiohttp.ClientError, OSError, ValueError) as error:
-            return self._failure(LLM_TIMEOUT if isinstance(error.__cause__, TimeoutError) else LLM_UNREACHABLE)
+            if isinstance(error.__cause__, TimeoutError):
+                return self._failure(LLM_TIMEOUT, "timeout")
+            return self._failure(LLM_UNREACHABLE, "unreachable")
+        metrics.upstream_calls.labels("llm", "ok").inc()
+        return answer
 
-    def _failure(self, message: str) -> Answer:
-        logger.warning("LLM server: %s", message)
+    def _failure(self, message: str, result: str) -> Answer:
+        metrics.upstream_calls.labels("llm", result).inc()
+        logger.warning("LLM server failed", extra=fields(answer=message))
         return Answer(message)
 
     async def recommend(self, session_id: UUID, persona_id: int) -> Answer:
@@ -79,7 +86,7 @@ class Upstream:
             status, body = await self._post(self._mcp_url, {"session_id": session_id, "persona_id": persona_id})
             if not 200 <= status < 300:
                 raise ReplyUnusable(f"HTTP {status}")
-            return read_recommendation(body)
+            answer = read_recommendation(body)
         except (
             ReplyUnusable,
             TimeoutError,
@@ -88,8 +95,12 @@ class Upstream:
             OSError,
             ValueError,
         ) as error:
-            logger.warning("MCP server: %s %s", type(error).__name__, error if isinstance(error, ReplyUnusable) else "")
+            why = str(error) if isinstance(error, ReplyUnusable) else type(error).__name__
+            logger.warning("MCP server failed", extra=fields(error=why))
+            metrics.upstream_calls.labels("mcp", "failed").inc()
             raise RecommendationFailed from error
+        metrics.upstream_calls.labels("mcp", "ok").inc()
+        return answer
 
     async def _post(self, url: httpx.URL, payload: dict[str, object]) -> tuple[int, bytes]:
         """Status and body, within `httpx_timeout` from first to last byte, however slowly they drip."""

@@ -1,10 +1,12 @@
-"""/api/health: alive; /api/health/ready: able to serve, part by part."""
+"""/api/health: alive; /api/health/ready: able to serve, part by part; /metrics: how well."""
 
 from __future__ import annotations
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+import metrics
 from handlers.responses import json_response
 
 
@@ -20,3 +22,9 @@ async def get_readiness(request: Request) -> Response:
         "checks": {name: {"ok": reason is None, "reason": reason} for name, reason in checks.items()},
     }
     return json_response(content, 200 if is_ready else 503)
+
+
+async def get_metrics(request: Request) -> Response:
+    if not request.state.instance.settings.metrics:
+        raise HTTPException(404)
+    return Response(metrics.render(), media_type=metrics.CONTENT_TYPE)

@@ -10,8 +10,8 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from handlers.responses import json_response
+from metrics import NAME, VERSION
 
-NAME, VERSION = "card-chat-gateway", "1.0.0"
 WEB = Path(__file__).parent.parent / "web"
 HEADERS = {
     "content-security-policy": (

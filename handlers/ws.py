@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from uuid import UUID
 
 import orjson
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+import metrics
 from errors import (
     DB_FAILED,
     INVALID_JSON,
@@ -40,6 +42,7 @@ async def chat(websocket: WebSocket) -> None:
     instance: Instance = websocket.state.instance
     refusal = _refusal(websocket, instance)
     if refusal is not None:
+        metrics.sessions_opened.labels(f"refused_{refusal.status_code}").inc()
         await websocket.send_denial_response(refusal)
         return
     await websocket.accept()
@@ -57,6 +60,7 @@ async def chat(websocket: WebSocket) -> None:
             try:
                 _take(instance, session, message.get("text"))
             except Refused as refused:
+                metrics.prompts.labels(refused.reason).inc()
                 await session.send_error(refused.text, refused.message_id)
                 if session.prompts > instance.settings.prompts_per_minute * PATIENCE:
                     await session.close(POLICY_VIOLATION, TOO_MANY_MESSAGES)
@@ -71,7 +75,9 @@ async def chat(websocket: WebSocket) -> None:
 
 def _refusal(websocket: WebSocket, instance: Instance) -> Response | None:
     origin = websocket.headers.get("origin")
-    if origin is not None and origin.lower() not in instance.settings.frontend_host | {_own_origin(websocket)}:
+    if origin is not None and not (
+        origin.lower() in instance.settings.frontend_host or origin.lower() == _own_origin(websocket, instance)
+    ):
         return json_response({"detail": "This origin is not allowed."}, 403)
     if instance.is_draining:
         return json_response({"detail": RESTARTING}, 503)
@@ -80,9 +86,14 @@ def _refusal(websocket: WebSocket, instance: Instance) -> Response | None:
     return None
 
 
-def _own_origin(websocket: WebSocket) -> str:
-    scheme = "https" if websocket.scope["scheme"] in ("wss", "https") else "http"
-    return f"{scheme}://{websocket.headers.get('host', '')}".lower()
+def _own_origin(websocket: WebSocket, instance: Instance) -> str:
+    """The origin under which a browser reached this server, directly or through a trusted proxy."""
+    is_secure, host = websocket.scope["scheme"] == "wss", websocket.headers.get("host", "")
+    peer = websocket.scope["gateway.peer"]
+    if peer and any(ip_address(peer) in network for network in instance.settings.trusted_proxies):
+        is_secure = websocket.headers.get("x-forwarded-proto", "https" if is_secure else "http") in ("https", "wss")
+        host = websocket.headers.get("x-forwarded-host", host)
+    return f"{'https' if is_secure else 'http'}://{host}".lower()
 
 
 def _read_time(text: str) -> datetime | None:

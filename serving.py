@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: finish first, then let uvicorn exit; the second signal ends at once."""
+"""What is wanted of uvicorn however it was started: to finish before it stops, and to keep its name to itself."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from types import FrameType
 
 import uvicorn
 
-logger = logging.getLogger("gateway.stopping")
+logger = logging.getLogger("gateway.serving")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # For uvicorn to wait for requests and sockets that do not end, after ours have.
@@ -28,13 +28,15 @@ def running_server() -> uvicorn.Server | None:
 
 @contextmanager
 def drained_first(drain: Callable[[], Awaitable[None]]) -> Iterator[None]:
-    """Puts `drain` before uvicorn's own way of stopping, which closes every socket at once."""
+    """Puts `drain` before uvicorn's own way of stopping, which closes every socket; a second signal ends at once."""
     server = running_server()
     if server is None or threading.current_thread() is not threading.main_thread():
         yield
         return
-    if server.config.timeout_graceful_shutdown is None:
-        server.config.timeout_graceful_shutdown = GRACE_SECONDS
+    config = server.config
+    config.timeout_graceful_shutdown = config.timeout_graceful_shutdown or GRACE_SECONDS
+    config.encoded_headers = [header for header in config.encoded_headers if header[0] != b"server"]
+    config.ws_per_message_deflate = False  # 40 KB a session
     loop = asyncio.get_running_loop()
     tasks: list[asyncio.Task[None]] = []
 

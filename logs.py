@@ -1,0 +1,69 @@
+"""Logs: JSON lines in production, readable ones in development; nothing that was said, no whole session id."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import sys
+from datetime import UTC, datetime
+from uuid import UUID
+
+import orjson
+
+COLOURS = {"WARNING": "\033[33m", "ERROR": "\033[31m", "CRITICAL": "\033[31m"}
+FADED, PLAIN = "\033[2m", "\033[0m"
+
+
+def session_hash(session_id: UUID) -> str:
+    """What a log may show of a session's id, which is the key to its conversation."""
+    return hashlib.blake2s(session_id.bytes, digest_size=5).hexdigest()
+
+
+def fields(**values: object) -> dict[str, object]:
+    """Fields of an event, as `extra` of a logging call."""
+    return {"fields": values}
+
+
+class JsonFormatter(logging.Formatter):
+    instance_id: int | None = None
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            "logger": record.name,
+            "instance": self.instance_id,
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str).decode()
+
+
+class ReadableFormatter(JsonFormatter):
+    def format(self, record: logging.LogRecord) -> str:
+        faded, plain = (FADED, PLAIN) if sys.stderr.isatty() else ("", "")
+        time = datetime.fromtimestamp(record.created).strftime("%H:%M:%S.%f")[:-3]
+        values = " ".join(f"{name}={value}" for name, value in getattr(record, "fields", {}).items())
+        colour = COLOURS.get(record.levelname, "") if plain else ""
+        line = f"{faded}{time}{plain} {record.levelname:7} {colour}{record.getMessage()}{plain} {faded}{values}{plain}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+
+def set_up(level: str, environment: str) -> JsonFormatter:
+    """Sends every log of the process, uvicorn's too, to standard error in one form; the formatter it uses."""
+    formatter = JsonFormatter() if environment == "production" else ReadableFormatter()
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.propagate = name != "uvicorn.access"
+    uvicorn_errors = logging.getLogger("uvicorn.error")
+    # Its lines of single requests and sockets would show paths with session ids.
+    uvicorn_errors.setLevel(logging.WARNING)
+    # It says so of every handshake that is refused with a response of our own, 503 for instance.
+    uvicorn_errors.addFilter(lambda record: "without completing handshake" not in str(record.msg))
+    return formatter
