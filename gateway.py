@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import multiprocessing
 import sys
 from collections.abc import AsyncIterator
@@ -14,11 +16,12 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Mount, Route, WebSocketRoute
 
 import logs
+from checks import check_all
 from handlers import chat, health, login, pages, qna, ws
 from handlers.responses import EXCEPTION_HANDLERS
 from instance import Instance
 from middleware import Edge
-from serving import drained_first
+from serving import cut_silent_connections, drained_first
 from settings import InvalidSettings, Settings, read_settings
 
 KEEP_ALIVE_SECONDS = (
@@ -50,6 +53,7 @@ def create_app(settings: Settings) -> Edge:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Instance]]:
         instance = Instance(settings)
+        instance.look_after(cut_silent_connections())
         try:
             await instance.start()
             with drained_first(instance.drain):
@@ -85,9 +89,21 @@ logs.set_up(settings.log_level, settings.environment)
 app = create_app(settings)
 
 
+def check() -> int:
+    """Names what will hurt; the exit status."""
+    warnings = asyncio.run(check_all(settings))
+    print("\n".join(warnings) if warnings else "Nothing to warn of.")
+    return 1 if warnings else 0
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="only check the settings; exit status 1 if one will hurt")
+    if parser.parse_args().check:
+        sys.exit(check())
     uvicorn.run(
-        app,
+        app if settings.web_concurrency == 1 else "gateway:app",
+        workers=settings.web_concurrency,
         host=settings.host,
         port=settings.port,
         ws_max_size=settings.max_frame_bytes,

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
 
 import orjson
 
 import metrics
+from checks import check_all
 from database import Database, SharedRead, describe
 from errors import DatabaseError
 from listener import INSTANCE_LOCK, Listener
@@ -60,6 +62,10 @@ class Instance:
         self._signs: dict[int, tuple[int, float]] = {}
         self._started_at = self._measured_at = time.monotonic()
 
+    def look_after(self, work: Coroutine[Any, Any, None]) -> None:
+        """Owns work that goes on for as long as the instance runs."""
+        self._tasks.start(work)
+
     async def _read_personas(self) -> bytes:
         return orjson.dumps({"personas": [dict(row) for row in await self.chatdb.fetch("list_personas")]})
 
@@ -92,6 +98,7 @@ class Instance:
         self._tasks.start(self._every(BEAT_SECONDS, self._beat))
         self._tasks.start(self._every(FLUSH_SECONDS, self.qna.flush_views))
         self._tasks.start(self._every(BEAT_SECONDS, self._measure))
+        self._tasks.start(self._warn())
         try:
             await self.qna.refresh()
         except DatabaseError:
@@ -103,6 +110,10 @@ class Instance:
         except TimeoutError:
             logger.warning("there is no LISTEN connection yet; word from other instances comes late")
         logger.info("started")
+
+    async def _warn(self) -> None:
+        for warning in await check_all(self.settings):
+            logger.warning(warning)
 
     async def _migrate(self) -> None:
         until = time.monotonic() + START_SECONDS

@@ -7,9 +7,11 @@ import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import uvicorn
 
@@ -18,6 +20,10 @@ logger = logging.getLogger("gateway.serving")
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # For uvicorn to wait for requests and sockets that do not end, after ours have.
 GRACE_SECONDS = 5
+
+# A client has so long for the head of a request.
+HEAD_SECONDS = 20.0
+LOOK_SECONDS = 5.0
 
 
 def running_server() -> uvicorn.Server | None:
@@ -67,3 +73,24 @@ def drained_first(drain: Callable[[], Awaitable[None]]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+async def cut_silent_connections() -> None:
+    """Cuts connections on which the head of a request does not arrive; uvicorn itself would wait for ever."""
+    server = running_server()
+    silent_since: dict[Any, float] = {}
+    while server is not None:
+        await asyncio.sleep(LOOK_SECONDS)
+        now = time.monotonic()
+        silent = {protocol for protocol in server.server_state.connections if _waits_for_head(protocol)}
+        silent_since = {protocol: silent_since.get(protocol, now) for protocol in silent}
+        for protocol, since in silent_since.items():
+            if now - since > HEAD_SECONDS:
+                protocol.transport.abort()
+
+
+def _waits_for_head(protocol: Any) -> bool:
+    # A connection kept alive between two requests has a timer of uvicorn's own.
+    cycle = getattr(protocol, "cycle", protocol)
+    is_between = cycle is None or getattr(cycle, "response_complete", False)
+    return is_between and getattr(protocol, "timeout_keep_alive_task", None) is None

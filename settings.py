@@ -135,9 +135,11 @@ class Settings:
     send_timeout: float = _setting(_seconds(0.1, 600), 10.0)
     db_timeout: float = _setting(_seconds(0.1, 600), 5.0)
     drain_seconds: float = _setting(_seconds(0, 3600), 25.0)
+    stop_grace_seconds: float = _setting(_seconds(0, 86_400), 30.0)
     resume_hours: float = _setting(_seconds(0, 8760), 24.0)
     ping_seconds: float = _setting(_seconds(1, 3600), 20.0)
 
+    web_concurrency: int = _setting(_integer(1, 1000), 1)
     db_pool_size: int = _setting(_integer(2, 1000), 8)
     faq_db_pool_size: int = _setting(_integer(1, 1000), 2)
     listen_database_url: str | None = _setting(_database_url, None, secret=True)
