@@ -26,7 +26,7 @@ logger = logging.getLogger("gateway.sessions")
 TAKEN_OVER = 4001
 RESTART = 1012
 REPLAY_ROWS = 200
-NOTIFY_TRIES = 3
+TELL_TRIES = 3
 RETRY_SECONDS = 1.0
 CLOSE_SECONDS = 2.0
 
@@ -223,7 +223,7 @@ class Sessions:
             if older is not None:
                 self._tasks.start(older.close(TAKEN_OVER, "The session was opened elsewhere"))
             elif row["instance_before"] not in (None, self.instance_id):
-                self._tasks.start(self.notify(row["instance_before"], id))
+                self._tasks.start(self.tell(id, row["instance_before"]))
             try:
                 metrics.sessions_opened.labels("resumed").inc()
                 await session.send(orjson.dumps({"session_id": id, "resumed": True}))
@@ -254,7 +254,7 @@ class Sessions:
         """Sends a stored answer to wherever the session's socket is; `stored` is what store_answers returned for it."""
         if stored["instance_id"] != self.instance_id:
             if stored["instance_id"] is not None:
-                await self.notify(stored["instance_id"], session_id)
+                await self.tell(session_id, stored["instance_id"])
             return
         session = self._here.get(session_id)
         if session is not None and not await session.deliver(stored["created_at"], stored["previous_at"], frame):
@@ -263,23 +263,21 @@ class Sessions:
     def find(self, session_id: UUID) -> Session | None:
         return self._here.get(session_id)
 
-    async def tell(self, session_id: UUID) -> None:
-        """Has whichever instance holds the session look for answers not sent yet. Raises DatabaseError."""
-        for row in await self._chatdb.fetch("list_session_states", [session_id]):
-            if row["instance_id"] == self.instance_id:
-                self.touch(session_id)
-            elif row["instance_id"] is not None:
-                await self.notify(row["instance_id"], session_id)
-
-    async def notify(self, instance_id: int, session_id: UUID) -> None:
-        """Tells another instance that something happened to a session of its."""
-        for _ in range(NOTIFY_TRIES):
+    async def tell(self, session_id: UUID, instance_id: int | None = None) -> None:
+        """Has the instance that holds the session, if one does, look for answers that it has not sent."""
+        for _ in range(TELL_TRIES):
             try:
-                await self._chatdb.fetch("notify_instance", channel_of(instance_id), str(session_id))
+                if instance_id is None:
+                    states = await self._chatdb.fetch("list_session_states", [session_id])
+                    instance_id = states[0]["instance_id"] if states else None
+                if instance_id == self.instance_id:
+                    self.touch(session_id)
+                elif instance_id is not None:
+                    await self._chatdb.fetch("notify_instance", channel_of(instance_id), str(session_id))
                 return
             except DatabaseError:
                 await asyncio.sleep(RETRY_SECONDS)
-        logger.error("an instance could not be told of an answer", extra=fields(other=instance_id))
+        logger.error("an instance could not be told of an answer", extra=fields(session=session_hash(session_id)))
 
     def touch(self, session_id: UUID) -> None:
         """Something happened to a session that may be here: have it looked at."""

@@ -40,7 +40,6 @@ RETRY_SECONDS = 0.5
 FOLLOW_SECONDS = 5.0
 # For so long a prompt whose storing failed is looked for: the statement may have been done after all, and late.
 UNCERTAIN_SECONDS = 60.0
-PUSH_TRIES = 3
 
 PARTS = {
     part: metrics.turn_seconds.labels(part) for part in ("store_prompt", "wait", "upstream", "store_answer", "send")
@@ -178,20 +177,11 @@ class Turns:
         logger.info("turn", extra=fields(**about, milliseconds=turn.milliseconds))
 
     async def _store_and_send(self, turn: Turn, answer: Answer) -> None:
-        chat_id, shown_at = uuid4(), None
-        payload = orjson.dumps(answer.payload).decode()
+        shown_at: datetime | None = None
+        row = _answer_row(turn.session_id, turn.message_id, uuid4(), answer)
         while True:
             try:
-                stored = await self._answers.put(
-                    turn.session_id,
-                    turn.message_id,
-                    chat_id,
-                    answer.message,
-                    answer.tool_name,
-                    payload,
-                    shown_at,
-                    False,
-                )
+                stored = await self._answers.put(*row, shown_at, False)
                 break
             except DatabaseError as error:
                 if shown_at is None:
@@ -242,17 +232,15 @@ class Turns:
     async def _push(self, session_id: UUID, prompt_id: UUID | None, answer: Answer) -> None:
         """Stores a push, which carries the prompt's id or its own, and sends it. Raises DatabaseError."""
         chat_id = uuid4()
-        payload = orjson.dumps(answer.payload).decode()
-        row = session_id, prompt_id, chat_id, answer.message, answer.tool_name, payload, None, True
-        for _ in range(PUSH_TRIES):
-            # None if another push to the same prompt took its number at the same moment.
-            stored = await self._chatdb.fetchrow("store_answers", *([value] for value in row))
-            if stored is not None:
-                metrics.pushes.labels("local" if stored["instance_id"] == self.instance_id else "remote").inc()
-                frame = answer_frame(prompt_id or chat_id, stored["created_at"], answer)
-                await self._sessions.deliver(session_id, stored, frame)
-                return
-        await self._sessions.tell(session_id)
+        row = _answer_row(session_id, prompt_id, chat_id, answer)
+        stored = await self._chatdb.fetchrow("store_answers", *([value] for value in (*row, None, True)))
+        if stored is None:  # the connection was lost after it had been stored, and the statement was run again
+            await self._sessions.tell(session_id)
+            return
+        metrics.pushes.labels("local" if stored["instance_id"] == self.instance_id else "remote").inc()
+        await self._sessions.deliver(
+            session_id, stored, answer_frame(prompt_id or chat_id, stored["created_at"], answer)
+        )
 
     def take_over(self, prompts: Sequence[asyncpg.Record]) -> None:
         """Answers prompts that another instance left; each has `id`, `session_id`, `content` and `is_too_old`."""
@@ -343,6 +331,12 @@ class Turns:
         """Lets go of what is left; another instance takes it up."""
         await self._tasks.cancel(within)
         await self._following.cancel(within)
+
+
+def _answer_row(session_id: UUID, prompt_id: UUID | None, chat_id: UUID, answer: Answer) -> tuple[object, ...]:
+    """The columns of an answer or a push in store_answers, up to its time."""
+    payload = orjson.dumps(answer.payload).decode()
+    return session_id, prompt_id, chat_id, answer.message, answer.tool_name, payload
 
 
 def _already_used(message_id: UUID) -> Refused:

@@ -4,20 +4,20 @@ WITH answer AS (
         WITH ORDINALITY AS a (session_id, prompt_id, chat_id, content, source_tool, payload, sent_at, is_push, n)
 ), held AS (
     -- Locked in one order everywhere, so that the statements of two instances never wait for each other.
-    SELECT s.session_id, s.persona_id, s.instance_id, s.last_answer_at AS previous_at
+    SELECT s.session_id, s.persona_id, s.instance_id, s.last_answer_at AS previous_at, s.pushes
     FROM "ChatSession" s WHERE s.session_id IN (SELECT session_id FROM answer)
     ORDER BY s.session_id FOR NO KEY UPDATE
 ), response AS (
     INSERT INTO "ChatbotResponse" (chat_id, prompt_chat_id, source_tool, response_payload, push_no)
     SELECT a.chat_id, a.prompt_id, a.source_tool, a.payload::jsonb,
-           CASE WHEN a.is_push THEN 1 + COALESCE(
-               (SELECT max(r.push_no) FROM "ChatbotResponse" r WHERE r.prompt_chat_id = a.prompt_id), 0) ELSE 0 END
+           CASE WHEN a.is_push THEN held.pushes + 1 ELSE 0 END
     FROM answer a JOIN held USING (session_id)
     ON CONFLICT DO NOTHING
     RETURNING chat_id
 ), moved AS (
     UPDATE "ChatSession" s
-    SET last_answer_at = GREATEST(COALESCE(a.sent_at, clock_timestamp()), s.last_answer_at + interval '1 microsecond')
+    SET last_answer_at = GREATEST(COALESCE(a.sent_at, clock_timestamp()), s.last_answer_at + interval '1 microsecond'),
+        pushes = s.pushes + a.is_push::integer
     FROM answer a JOIN response USING (chat_id)
     WHERE s.session_id = a.session_id
     RETURNING s.session_id, s.last_answer_at

@@ -6,12 +6,14 @@ CREATE TABLE "Instance" (
     seen_at timestamptz NOT NULL DEFAULT now()
 );
 
--- instance_id: who holds the socket; connection_no: the how many-th socket it is; last_answer_at: grows with every answer.
+-- instance_id: who holds the socket; connection_no: the how many-th socket it is; last_answer_at: grows with every
+-- answer; pushes: how many there have been.
 ALTER TABLE "ChatSession"
     ADD COLUMN instance_id integer,
     ADD COLUMN connection_no integer NOT NULL DEFAULT 0,
     ADD COLUMN ended_at timestamptz,
     ADD COLUMN last_answer_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+    ADD COLUMN pushes integer NOT NULL DEFAULT 0,
     SET (fillfactor = 80);
 
 UPDATE "ChatSession" s
@@ -33,8 +35,8 @@ CREATE TABLE "Turn" (
 
 CREATE INDEX turn_session ON "Turn" (session_id);
 
--- push_no: 0 is the answer to the prompt, 1 and more are pushes that carry the prompt's id.
-ALTER TABLE "ChatbotResponse" ADD COLUMN push_no smallint NOT NULL DEFAULT 0;
+-- push_no: 0 is an answer to a prompt, 1 and more are the pushes of a session, which may carry a prompt's id.
+ALTER TABLE "ChatbotResponse" ADD COLUMN push_no integer NOT NULL DEFAULT 0;
 
 UPDATE "ChatbotResponse" r
 SET push_no = numbered.no
@@ -46,3 +48,11 @@ FROM (
 WHERE numbered.chat_id = r.chat_id AND numbered.no > 0;
 
 CREATE UNIQUE INDEX response_once ON "ChatbotResponse" (prompt_chat_id, push_no);
+
+UPDATE "ChatSession" s
+SET pushes = taken.no
+FROM (
+    SELECT c.session_id, max(r.push_no) AS no FROM "ChatbotResponse" r JOIN "Chat" c ON c.id = r.chat_id
+    GROUP BY c.session_id
+) taken
+WHERE taken.session_id = s.session_id AND taken.no > 0;
