@@ -64,6 +64,7 @@ class Database:
     def __init__(self, folder: str, dsn: str, *, size: int, timeout: float, prepared: bool = True) -> None:
         self.statements = load_statements(folder)
         self._folder = folder
+        self._migrations = sorted((SQL / folder / "migrations").glob("*.sql"))
         self._timeout = timeout
         self._waited = metrics.db_wait_seconds.labels(folder)
         self._pool: asyncpg.Pool[asyncpg.Record] = asyncpg.create_pool(
@@ -85,6 +86,10 @@ class Database:
             await asyncio.wait_for(self._pool.close(), self._timeout)
         except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
             self._pool.terminate()
+
+    @property
+    def newest_migration(self) -> str:
+        return self._migrations[-1].stem
 
     @property
     def connections_in_use(self) -> int:
@@ -142,7 +147,7 @@ class Database:
                 "(name text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
             )
             applied = {row["name"] for row in await connection.fetch('SELECT name FROM "SchemaMigration"')}
-            for path in sorted((SQL / self._folder / "migrations").glob("*.sql")):
+            for path in self._migrations:
                 if path.stem not in applied:
                     logger.info("migration", extra=fields(name=path.stem))
                     await connection.execute(path.read_text("utf-8"), timeout=MIGRATION_TIMEOUT)

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
+import asyncpg
 import orjson
 
 import metrics
@@ -33,6 +34,9 @@ FLUSH_SECONDS = 1.0
 CRASHED_SECONDS = 2.5
 LOST_SECONDS = 20.0
 STOP_SECONDS = 3.0
+CHECK_SECONDS = 2.0
+# Readiness shows it, but with the LLM server away an instance is as good as any other.
+SHOWN_ONLY = frozenset({"llm_server"})
 
 
 class Instance:
@@ -70,17 +74,20 @@ class Instance:
         return orjson.dumps({"personas": [dict(row) for row in await self.chatdb.fetch("list_personas")]})
 
     async def check(self) -> dict[str, str | None]:
-        """What this instance needs to serve, and why it cannot, or None if it can."""
-        checks: dict[str, str | None] = {"draining": "the instance is stopping" if self.is_draining else None}
-        for name, database in (("chatdb", self.chatdb), ("card_qna_db", self.card_qna_db)):
-            try:
-                await database.fetch("ping")
-                checks[name] = None
-            except DatabaseError:
-                checks[name] = "does not answer"
+        """What this instance needs to serve: why it is missing, or None. What is in SHOWN_ONLY is not needed."""
         heard_at = self.listener.heard_at if self.listener else None
-        checks["listen"] = None if heard_at is not None else "the LISTEN connection is lost"
-        return checks
+        version, is_there = await asyncio.gather(
+            _answer(self.chatdb, "get_schema_version"), _answer(self.card_qna_db, "ping")
+        )
+        is_older = version is not None and version["version"] < self.chatdb.newest_migration
+        return {
+            "draining": "the instance is stopping" if self.is_draining else None,
+            "chatdb": None if version else "does not answer",
+            "schema": "is older than this program" if is_older else None,
+            "card_qna_db": None if is_there else "does not answer",
+            "listen": None if heard_at is not None else "the LISTEN connection is lost",
+            "llm_server": self.upstream.llm_failure,
+        }
 
     async def start(self) -> None:
         """Raises DatabaseError if ChatDB cannot be used; card_qna_db may come later."""
@@ -200,3 +207,12 @@ class Instance:
         await asyncio.gather(self.chatdb.close(), self.card_qna_db.close())
         metrics.forget_process()
         logger.info("stopped")
+
+
+async def _answer(database: Database, statement: str) -> asyncpg.Record | None:
+    """What the database says within CHECK_SECONDS, None if nothing."""
+    try:
+        async with asyncio.timeout(CHECK_SECONDS):
+            return await database.fetchrow(statement)
+    except (DatabaseError, TimeoutError):
+        return None

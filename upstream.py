@@ -44,6 +44,7 @@ class Upstream:
     def __init__(self, settings: Settings) -> None:
         self._llm_url = httpx.URL(settings.llmserver_url + "/llm/mcp-router/dispatch")
         self._mcp_url = httpx.URL(settings.mcp_server_url + "/tools/consumption_recommend")
+        self.llm_failure: str | None = None  # what the last call came to
         self._timeout = settings.httpx_timeout
         self._max_reply_bytes = settings.max_reply_bytes
         self._extensions = {"timeout": {"connect": settings.connect_timeout, "pool": settings.connect_timeout}}
@@ -72,10 +73,12 @@ class Upstream:
             if isinstance(error.__cause__, TimeoutError):
                 return self._failure(LLM_TIMEOUT, "timeout")
             return self._failure(LLM_UNREACHABLE, "unreachable")
+        self.llm_failure = None
         metrics.upstream_calls.labels("llm", "ok").inc()
         return answer
 
     def _failure(self, message: str, result: str) -> Answer:
+        self.llm_failure = message
         metrics.upstream_calls.labels("llm", result).inc()
         logger.warning("LLM server failed", extra=fields(answer=message))
         return Answer(message)

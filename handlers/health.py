@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 import metrics
 from handlers.responses import json_response
+from instance import SHOWN_ONLY
 
 
 async def get_health(request: Request) -> Response:
@@ -16,7 +17,7 @@ async def get_health(request: Request) -> Response:
 
 async def get_readiness(request: Request) -> Response:
     checks = await request.state.instance.check()
-    is_ready = all(reason is None for reason in checks.values())
+    is_ready = all(reason is None for name, reason in checks.items() if name not in SHOWN_ONLY)
     content = {
         "status": "ready" if is_ready else "not ready",
         "checks": {name: {"ok": reason is None, "reason": reason} for name, reason in checks.items()},

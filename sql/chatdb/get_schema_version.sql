@@ -1,0 +1,2 @@
+-- The name of the newest migration that was applied.
+SELECT max(name) AS version FROM "SchemaMigration"
