@@ -49,11 +49,7 @@ class Instance:
             "chatdb", settings.database_url, size=settings.db_pool_size, timeout=timeout, prepared=prepared
         )
         self.card_qna_db = Database(
-            "card_qna_db",
-            settings.faq_database_url,
-            size=settings.faq_db_pool_size,
-            timeout=timeout,
-            prepared=prepared,
+            "card_qna_db", settings.faq_database_url, size=settings.faq_db_pool_size, timeout=timeout, prepared=prepared
         )
         self.upstream = Upstream(settings)
         self.qna = Qna(self.card_qna_db, settings.max_qna_rows)

@@ -19,7 +19,7 @@ def session_hash(session_id: UUID) -> str:
     return hashlib.blake2s(session_id.bytes, digest_size=5).hexdigest()
 
 
-def fields(**values: object) -> dict[str, object]:
+def fields(**values: object) -> dict[str, dict[str, object]]:
     """Fields of an event, as `extra` of a logging call."""
     return {"fields": values}
 

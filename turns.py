@@ -168,7 +168,7 @@ class Turns:
         turn.mark("wait")
         outcome, answer = ("too_old", Answer(LLM_TIMEOUT)) if turn.is_too_old else self._qna.find(turn.text)
         if answer is None:
-            answer = await self._upstream.dispatch(turn.text, turn.session_id)
+            answer = await self._upstream.dispatch(turn.text, turn.session_id, str(turn.message_id))
             turn.mark("upstream")
         metrics.prompts.labels(outcome).inc()
         await self._store_and_send(turn, answer)
@@ -213,7 +213,7 @@ class Turns:
             await session.show(now, answer_frame(turn.message_id, now, answer))
         return now
 
-    async def login(self, session_id: UUID, persona_id: int) -> None:
+    async def login(self, session_id: UUID, persona_id: int, request_id: str) -> None:
         """Ties a session to a persona and pushes what the MCP server, which can see the tie, recommends.
 
         Raises NotFound, RecommendationFailed, DatabaseError.
@@ -226,7 +226,8 @@ class Turns:
                 raise NotFound(NOT_CONNECTED)
             if not tie["is_persona"]:
                 raise NotFound(NO_PERSONA)
-            answer = await self._upstream.recommend(session_id, persona_id)
+            logger.info("login", extra=fields(session=session_hash(session_id), request_id=request_id))
+            answer = await self._upstream.recommend(session_id, persona_id, request_id)
             await self._push(session_id, tie["prompt_id"], answer)
 
     async def _push(self, session_id: UUID, prompt_id: UUID | None, answer: Answer) -> None:

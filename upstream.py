@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -20,6 +21,7 @@ from settings import Settings
 
 logger = logging.getLogger("gateway.upstream")
 
+HEADERS = {"content-type": "application/json", "accept": "application/json", "accept-encoding": "identity"}
 LISTS = ("card_list", "related_questions")
 # Below the keep-alive of the servers behind us (uvicorn's is 5 s), so that no call is sent into a closing connection.
 IDLE_SECONDS = 4.0
@@ -58,10 +60,10 @@ class Upstream:
     async def close(self) -> None:
         await self._transport.aclose()
 
-    async def dispatch(self, message: str, session_id: UUID) -> Answer:
-        """Asks the LLM server. A failure is an answer too, one that says so."""
+    async def dispatch(self, message: str, session_id: UUID, request_id: str) -> Answer:
+        """Asks the LLM server, in the name of a request. A failure is an answer too, one that says so."""
         try:
-            status, body = await self._post(self._llm_url, {"query": message, "session_id": session_id})
+            status, body = await self._post(self._llm_url, {"query": message, "session_id": session_id}, request_id)
             if not 200 <= status < 300:
                 return self._failure(LLM_STATUS.format(status), "status")
             answer = read_reply(body)
@@ -83,21 +85,15 @@ class Upstream:
         logger.warning("LLM server failed", extra=fields(answer=message))
         return Answer(message)
 
-    async def recommend(self, session_id: UUID, persona_id: int) -> Answer:
+    async def recommend(self, session_id: UUID, persona_id: int, request_id: str) -> Answer:
         """Asks the MCP server for a recommendation. Raises RecommendationFailed."""
         try:
-            status, body = await self._post(self._mcp_url, {"session_id": session_id, "persona_id": persona_id})
+            payload = {"session_id": session_id, "persona_id": persona_id}
+            status, body = await self._post(self._mcp_url, payload, request_id)
             if not 200 <= status < 300:
                 raise ReplyUnusable(f"HTTP {status}")
             answer = read_recommendation(body)
-        except (
-            ReplyUnusable,
-            TimeoutError,
-            httpx.HTTPError,
-            aiohttp.ClientError,
-            OSError,
-            ValueError,
-        ) as error:
+        except (ReplyUnusable, TimeoutError, httpx.HTTPError, aiohttp.ClientError, OSError, ValueError) as error:
             why = str(error) if isinstance(error, ReplyUnusable) else type(error).__name__
             logger.warning("MCP server failed", extra=fields(error=why))
             metrics.upstream_calls.labels("mcp", "failed").inc()
@@ -105,13 +101,9 @@ class Upstream:
         metrics.upstream_calls.labels("mcp", "ok").inc()
         return answer
 
-    async def _post(self, url: httpx.URL, payload: dict[str, object]) -> tuple[int, bytes]:
+    async def _post(self, url: httpx.URL, payload: Mapping[str, object], request_id: str) -> tuple[int, bytes]:
         """Status and body, within `httpx_timeout` from first to last byte, however slowly they drip."""
-        headers = {
-            "content-type": "application/json",
-            "accept": "application/json",
-            "accept-encoding": "identity",
-        }
+        headers = HEADERS | {"x-request-id": request_id}
         request = httpx.Request(
             "POST", url, headers=headers, content=orjson.dumps(payload), extensions=self._extensions
         )

@@ -14,7 +14,7 @@ async def login(request: Request) -> Response:
     body = await Body.read(request)
     session_id, persona_id = body.uuid("session_id"), body.integer("persona_id")
     body.check()
-    await request.state.instance.turns.login(session_id, persona_id)
+    await request.state.instance.turns.login(session_id, persona_id, request.state.request_id)
     return Response()
 
 

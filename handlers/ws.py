@@ -26,6 +26,7 @@ from errors import (
 )
 from handlers.responses import json_response
 from instance import Instance
+from logs import fields, session_hash
 from payloads import read_uuid
 from sessions import Session
 
@@ -43,34 +44,43 @@ async def chat(websocket: WebSocket) -> None:
     refusal = _refusal(websocket, instance)
     if refusal is not None:
         metrics.sessions_opened.labels(f"refused_{refusal.status_code}").inc()
+        logger.info("handshake refused", extra=fields(status=refusal.status_code))
         await websocket.send_denial_response(refusal)
         return
-    await websocket.accept()
     query = websocket.query_params
+    session: Session | None = None
     try:
+        await websocket.accept()
         session = await instance.sessions.open(websocket, query.get("session_id"), _read_time(query.get("since", "")))
+        await _converse(websocket, instance, session)
     except DatabaseError:
         await _give_up(websocket, DB_FAILED)
-        return
-    try:
-        while session.is_open:
-            message = await websocket.receive()
-            if message["type"] == "websocket.disconnect":
-                return
-            try:
-                _take(instance, session, message.get("text"))
-            except Refused as refused:
-                metrics.prompts.labels(refused.reason).inc()
-                await session.send_error(refused.text, refused.message_id)
-                if session.prompts > instance.settings.prompts_per_minute * PATIENCE:
-                    await session.close(POLICY_VIOLATION, TOO_MANY_MESSAGES)
     except (RuntimeError, WebSocketDisconnect, OSError):
         pass  # the socket went away while it was being used
     except Exception:
-        logger.exception("a session failed")
+        logger.exception("session failed")
         await _give_up(websocket, UNKNOWN_ERROR)
     finally:
-        instance.sessions.leave(session)
+        if session is not None:
+            instance.sessions.leave(session)
+
+
+async def _converse(websocket: WebSocket, instance: Instance, session: Session) -> None:
+    about = fields(session=session_hash(session.id), connection_no=session.connection_no)
+    logger.info("connected", extra=about)
+    while True:
+        message = await websocket.receive()
+        if message["type"] == "websocket.disconnect":
+            about["fields"] |= {"code": message.get("code"), "reason": message.get("reason")}
+            logger.info("disconnected", extra=about)
+            return
+        try:
+            _take(instance, session, message.get("text"))
+        except Refused as refused:
+            metrics.prompts.labels(refused.reason).inc()
+            await session.send_error(refused.text, refused.message_id)
+            if session.prompts > instance.settings.prompts_per_minute * PATIENCE:
+                await session.close(POLICY_VIOLATION, TOO_MANY_MESSAGES)
 
 
 def _refusal(websocket: WebSocket, instance: Instance) -> Response | None:
