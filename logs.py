@@ -53,6 +53,11 @@ class ReadableFormatter(JsonFormatter):
 
 def set_up(level: str, environment: str) -> JsonFormatter:
     """Sends every log of the process, uvicorn's too, to standard error in one form; the formatter it uses."""
+    # What no line shows need not be looked up for every one: the caller, the thread, the process, the task.
+    logging._srcfile = None  # the way that logging's own documentation gives
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    if sys.version_info >= (3, 12):
+        logging.logAsyncioTasks = False
     formatter = JsonFormatter() if environment == "production" else ReadableFormatter()
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)

@@ -1,0 +1,41 @@
+# make run, make test: on a machine with Python 3.11 or newer, git and make. `make help` lists the rest.
+
+PYTHON ?= python3
+PIP = .venv/bin/python -m pip -qq --disable-pip-version-check --no-input
+INSTALL = $(PIP) install --root-user-action=ignore --require-hashes --requirement
+COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements"
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check requirements
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
+
+run: .venv/.demo-installed ## start the demo: the gateway and all it needs
+	@.venv/bin/python -m demo
+
+test: .venv/.dev-installed ## run the tests
+	@.venv/bin/python -m pytest
+
+check: .venv/.dev-installed ## lint, format and types
+	@.venv/bin/ruff check
+	@.venv/bin/ruff format --check
+	@.venv/bin/mypy
+
+requirements: .venv/.dev-installed ## pin what the *.in files name
+	$(COMPILE) requirements.in -o requirements.txt
+	$(COMPILE) requirements-demo.in -o requirements-demo.txt
+	$(COMPILE) requirements-dev.in -o requirements-dev.txt
+
+.venv/.%-installed: requirements-%.txt | .venv/bin/pip
+	@echo "Installing $< into .venv ..."
+	@$(INSTALL) $<
+	@touch $@
+
+.venv/bin/pip:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "Python 3.11 or newer is needed, and $(PYTHON) is not. Name one: make run PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "$(PYTHON) has no venv module. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv .venv
