@@ -1,0 +1,24 @@
+// REST calls to the gateway, each of them also reported to `api.onCall`.
+
+export const api = { onCall: () => {} };
+
+const TIMEOUT_MS = 20_000;
+
+/** The JSON that the gateway answers, null for an empty body; raises an Error with `status` for all else. */
+export async function call(method, path, body, timeout = TIMEOUT_MS) {
+  const started = performance.now();
+  const options = { method, signal: AbortSignal.timeout(timeout) };
+  if (body) Object.assign(options, { headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+  let status = 0; // no answer, or none of the gateway's (a proxy's error page)
+  let answer = null;
+  try {
+    const response = await fetch(path, options);
+    answer = JSON.parse((await response.text()) || null);
+    status = response.status;
+  } catch {
+    // The status says so.
+  }
+  api.onCall({ method, path, body, status, answer, ms: Math.round(performance.now() - started) });
+  if (status < 200 || status > 299) throw Object.assign(new Error(`HTTP ${status}`), { status });
+  return answer;
+}

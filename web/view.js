@@ -1,0 +1,144 @@
+// The conversation on the screen: bubbles, the typing dots, and where it is scrolled to.
+import * as parts from "./answers.js";
+import { el } from "./dom.js";
+import { markdown } from "./markdown.js";
+import { clock, hasText, say, text, translate } from "./texts.js";
+
+const NEAR_BOTTOM_PX = 120;
+const QUOTE_CHARS = 40;
+const TROUBLE = /^LLM 서버 (통신 )?오류/;
+
+const [log, scroll, typing, latest] = ["log", "scroll", "typing", "latest"].map((id) => document.getElementById(id));
+
+export class View {
+  #prompts = new Map(); // message_id → {node, message}
+  #answers = new Map(); // message_id → the newest answer's node, which is the one that is rated
+  #actions;
+
+  /** `actions` has a function for each thing the visitor can do. */
+  constructor(actions) {
+    this.#actions = actions;
+    latest.onclick = () => this.#show(log.lastChild);
+    scroll.onscroll = () => this.#atBottom() && (latest.hidden = true);
+  }
+
+  clear() {
+    log.replaceChildren();
+    this.#prompts.clear();
+    this.#answers.clear();
+    latest.hidden = true;
+  }
+
+  /** Runs `fill`, which adds many rows at once, without having all of them read out. */
+  quietly(fill) {
+    log.ariaLive = "off";
+    fill();
+    scroll.scrollTop = scroll.scrollHeight;
+    setTimeout(() => (log.ariaLive = "polite"), 500);
+  }
+
+  knows = ({ message_id: id }) => this.#prompts.has(id);
+
+  prompt({ message_id: id, message }, timestamp, later) {
+    const node = el("div", { class: "row me" },
+      say(el("span", { class: "sr" }), "you"),
+      el("div", { class: "bubble", text: message }),
+      el("p", { class: "meta" }, el("span", { class: "note" }), clock(el("time"), timestamp)));
+    this.#prompts.set(id, { node, message });
+    if (later) this.#note(id, "later");
+    log.append(node);
+    this.#show(node, true);
+  }
+
+  renamed(oldId, { message_id: id }) {
+    this.#prompts.set(id, this.#prompts.get(oldId));
+    this.#prompts.delete(oldId);
+  }
+
+  /** Marks a prompt as sent, or as put off until the next connection. */
+  sent({ message_id: id, refused }) {
+    this.#note(id, refused ? "later" : null);
+  }
+
+  failed(prompt, key) {
+    const again = say(el("button", { class: "link" }), "resend");
+    again.onclick = () => {
+      this.#note(prompt.message_id, null);
+      this.#actions.retry(prompt);
+    };
+    this.#note(prompt.message_id, key, key === "error.invalid" ? "" : again); // which would be refused again
+  }
+
+  #note(id, key, action = "") {
+    const node = this.#prompts.get(id)?.node;
+    node?.classList.toggle("failed", Boolean(key?.startsWith("error.")));
+    node?.querySelector(".note").replaceChildren(...(key ? [say(el("span"), key), " ", action] : []));
+  }
+
+  answer(frame) {
+    const { message_id: id, message, tool_name: tool, timestamp } = frame;
+    const actions = this.#actions;
+    const asked = this.#prompts.get(id);
+    const older = this.#answers.get(id);
+    this.#note(id, null);
+    older?.classList.add("answered"); // the newer answer takes over the rating, and ends the login
+    older?.querySelector(".personas")?.setAttribute("inert", "");
+
+    const bubble = el("div", { class: "bubble" });
+    if (asked && !older && asked.node !== [...log.querySelectorAll(".me")].at(-1)) {
+      const quote = asked.message.slice(0, QUOTE_CHARS) + (asked.message.length > QUOTE_CHARS ? "…" : "");
+      bubble.append(say(el("p", { class: "reply" }), "reply", { text: quote }));
+    }
+    if (hasText(`tool.${tool}`)) bubble.append(say(el("p", { class: "tool" }), `tool.${tool}`));
+    bubble.append(el("div", { class: "text", lang: "ko" }, markdown(String(message))));
+    if (asked && TROUBLE.test(message)) {
+      const again = el("button", { class: "chip", onclick: () => actions.ask(asked.message) });
+      bubble.append(say(again, "again"));
+    }
+    if (frame.login_required) bubble.append(parts.login(actions.personas, actions.login));
+    const node = el("div", { class: "row bot" },
+      say(el("span", { class: "sr" }), "bot"), bubble,
+      parts.cards(frame.card_list, actions.ask),
+      parts.related(frame.related_questions, actions.ask),
+      el("div", { class: "meta" }, clock(el("time"), timestamp),
+        parts.rating(frame.is_helpful, (value) => actions.rate(id, value))));
+    translate(node);
+    this.#answers.set(id, node);
+
+    const follow = this.#atBottom();
+    typing.hidden = true; // the answer takes its place, so that nothing moves
+    log.append(node);
+    if (follow) this.#show(node);
+    else latest.hidden = false;
+  }
+
+  /** A line in the conversation that is nobody's words. */
+  note(key) {
+    log.append(say(el("p", { class: "line" }), key));
+    this.#show(log.lastChild);
+  }
+
+  /** Shows how long the oldest unanswered prompt has waited; unless `connected`, its answer cannot come now. */
+  typing(pending, connected) {
+    const follow = typing.hidden && this.#atBottom();
+    typing.hidden = !pending.length;
+    if (typing.hidden) return;
+    const n = Math.max(0, Math.floor((Date.now() - pending[0].sentAt) / 1000));
+    const [label, seconds] = typing.querySelectorAll("span");
+    say(label, connected ? "typing" : "typing.cut");
+    seconds.textContent = text("seconds", { n });
+    typing.classList.toggle("still", !connected);
+    if (follow) scroll.scrollTop = scroll.scrollHeight;
+  }
+
+  #atBottom() {
+    return scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < NEAR_BOTTOM_PX;
+  }
+
+  // To the end, but never past the first line of what is new.
+  #show(node, toEnd = false) {
+    const end = scroll.scrollHeight - scroll.clientHeight;
+    scroll.scrollTop = toEnd || !node ? end : Math.min(end, node.offsetTop - 16);
+    latest.hidden = true;
+  }
+}
