@@ -1,0 +1,1 @@
+"""What the gateway promises, tested from the outside: real processes, sockets and databases."""

@@ -1,0 +1,143 @@
+"""The Jenkinsfile: linted, complete, and its shell steps run with stand-ins for Docker and make."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.deployment.fake_docker import DIGEST
+from tests.deployment.shell import SETTINGS, Shell
+from tests.support.processes import ROOT
+
+TEXT = (ROOT / "Jenkinsfile").read_text()
+LINTER = Path(__file__).with_name("groovy_lint")
+STAGES = ["Check", "Test", "Build", "Release", "Push", "Deploy"]
+
+
+def without_texts(text: str) -> str:
+    """Groovy without its comments and strings."""
+    return re.sub(r"'(?:\\.|[^'\\\n])*'|//[^\n]*", "''", text)
+
+
+def stage(name: str) -> str:
+    """The text of a stage, up to the next one."""
+    return TEXT.split(f"stage('{name}')")[1].split("stage('")[0]
+
+
+def steps(name: str) -> list[str]:
+    """The shell steps of a stage."""
+    return re.findall(r"^\s*sh '(.*)'$", stage(name), re.MULTILINE)
+
+
+def lint(folder: Path, text: str) -> "subprocess.CompletedProcess[str]":
+    (folder / "Jenkinsfile").write_text(text)
+    command = ["node_modules/.bin/npm-groovy-lint", "--noserver", "--no-insight", "--failon", "info"]
+    return subprocess.run(
+        [*command, "--files", "Jenkinsfile"], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+@pytest.mark.timeout(300)
+def test_npm_groovy_lint_finds_nothing(tmp_path: Path) -> None:
+    if os.environ.get("CI") != "true":
+        pytest.skip("installs npm-groovy-lint; only with CI=true")
+    if not shutil.which("npm") or not shutil.which("java"):
+        pytest.skip("npm-groovy-lint needs npm and java")
+    folder = tmp_path / "lint"
+    shutil.copytree(LINTER, folder)
+    install = ["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"]
+    subprocess.run(install, cwd=folder, check=True, capture_output=True)
+    good, bad = lint(folder, TEXT), lint(folder, TEXT.replace("stages {", "stages {{", 1))
+    assert good.returncode == 0, good.stdout + good.stderr
+    assert bad.returncode != 0
+
+
+def test_braces_are_balanced() -> None:
+    opened: list[str] = []
+    for character in without_texts(TEXT):
+        if character in "([{":
+            opened.append(character)
+        elif character in ")]}":
+            assert opened, "closed more than opened"
+            assert opened.pop() + character in ("()", "[]", "{}")
+    assert not opened
+
+
+def test_stages_come_in_order() -> None:
+    assert re.findall(r"stage\('(\w+)'\)", TEXT) == STAGES
+
+
+def test_it_is_declarative_without_scripts() -> None:
+    assert re.search(r"^pipeline \{", TEXT, re.MULTILINE)
+    assert not re.search(r"\b(node|script)\s*[({]", without_texts(TEXT))
+
+
+def test_no_step_lets_groovy_fill_in_a_value() -> None:
+    """Groovy strings would put secrets on a command line; the shell reads its environment."""
+    assert '"' not in without_texts(TEXT)
+
+
+def test_deploy_passes_every_required_setting() -> None:
+    for name in SETTINGS:
+        credential = f"gateway-{name.lower().replace('_', '-')}"
+        assert re.search(rf"^\s*{name} = credentials\('{credential}'\)$", stage("Deploy"), re.MULTILINE)
+    for name in ("HTTPX_TIMEOUT", "ENVIRONMENT"):
+        assert re.search(rf"^\s*{name} = '\w+'$", stage("Deploy"), re.MULTILINE)
+
+
+def test_secrets_are_bound_only_where_they_are_used() -> None:
+    assert set(re.findall(r"(\w+) = credentials", TEXT.split("stage('Release')")[0])) == set()
+    assert re.findall(r"(\w+) = credentials", stage("Release")) == ["REGISTRY"]
+
+
+def test_it_runs_the_same_targets_as_everybody() -> None:
+    assert steps("Check") == ["make check"]
+    assert steps("Test") == ["make test"]
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert {"check", "test"} <= set(targets)
+
+
+def test_the_version_is_a_tag_that_docker_takes() -> None:
+    command = re.search(r"VERSION = sh\(script: '(.*?)', returnStdout: true\)", TEXT)
+    assert command
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    done = subprocess.run(["sh", "-xec", command[1]], cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip("git does not read this checkout")
+    assert re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}", done.stdout.strip())
+
+
+def test_its_shell_steps_lead_from_source_to_hosts(tmp_path: Path) -> None:
+    """Every step as Jenkins runs it (`sh -xe`), with its environment; no secret shows anywhere."""
+    shell = Shell(tmp_path)
+    shell.add_program("make", "exit 0")
+    everywhere = {
+        "VERSION": "v1.2.0-3-gabcdef012345",
+        "IMAGE": "registry.example.com/team/card-chat-gateway",
+        "DEPLOY_HOSTS": "deploy@host-1 deploy@host-2",
+        "BALANCER": "",
+        "MORE_SETTINGS": "",
+    }
+    release = {"REGISTRY": "jenkins:s3cret", "REGISTRY_USR": "jenkins", "REGISTRY_PSW": "s3cret"}
+    bound = {"Push": release, "Deploy": release | SETTINGS | {"HTTPX_TIMEOUT": "300", "ENVIRONMENT": "production"}}
+    for name in STAGES:
+        for step in steps(name):
+            result = shell.run("sh", "-xe", "-c", step, environment=everywhere | bound.get(name, {}))
+            assert result.status == 0, f"{step}\n{result.errors}"
+            assert "s3cret" not in result.output + result.errors
+    assert (shell.folder / "build" / "digest").read_text() == f"{DIGEST}\n"
+    assert [run.host for run in shell.calls("run")] == ["ssh://deploy@host-1", "ssh://deploy@host-2"]
+    assert all(run.arguments[-1] == f"{everywhere['IMAGE']}@{DIGEST}" for run in shell.calls("run"))
+    assert not any("s3cret" in call.command for call in shell.calls())
+
+
+def test_what_it_archives_is_what_it_writes() -> None:
+    assert "> build/digest" in steps("Push")[0]
+    assert "archiveArtifacts artifacts: 'build/digest'" in stage("Push")
+    results = re.search(r"--junitxml=(\S+?)'", TEXT)
+    assert results
+    assert f"testResults: '{results[1]}'" in stage("Test")

@@ -1,0 +1,139 @@
+"""The nginx configuration of compose.yaml, with a real nginx and two real gateways behind it."""
+
+import asyncio
+import re
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.backends import answer
+from tests.support.chat import visit
+from tests.support.gateway import Gateway
+from tests.support.processes import ROOT, Process, temporary_directory
+from tests.support.world import NewGateway, NewWorld, World, add_personas, unique
+
+pytestmark = pytest.mark.anyio
+
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+TEMPORARY = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+
+
+class Proxy(Gateway):
+    """nginx in place of a gateway: the same addresses and clients."""
+
+    def __init__(self, gateways: list[Gateway]) -> None:
+        super().__init__({})
+        self.folder = temporary_directory("gateway-nginx-")
+        text = (ROOT / "docker-scripts" / "nginx.conf").read_text()
+        for number, gateway in enumerate(gateways, 1):
+            # Debian's nginx is older than `resolve`, and there are no names to be resolved here.
+            text = text.replace(f"gateway-{number}:8001 resolve", f"127.0.0.1:{gateway.port}")
+        text = re.sub(r"^\s*resolver .*$", "", text, flags=re.MULTILINE)
+        text = text.replace("listen 8080", f"listen 127.0.0.1:{self.port}")
+        places = "".join(f"{name}_temp_path {self.folder / name};\n" for name in TEMPORARY)
+        self.file = self.folder / "nginx.conf"
+        self.file.write_text(text.replace("http {\n", f"http {{\n{places}", 1))
+
+    def launch(self) -> "Proxy":
+        assert NGINX
+        directives = f"daemon off; pid {self.folder / 'pid'};"
+        command = [NGINX, "-p", str(self.folder), "-e", "stderr", "-c", str(self.file), "-g", directives]
+        self._process = Process(command, environment={"PATH": "/usr/bin:/bin"}, directory=self.folder)
+        return self
+
+
+@pytest.fixture
+def world(new_world: NewWorld) -> World:
+    return new_world()
+
+
+@pytest.fixture
+def gateways(new_gateway: NewGateway, world: World) -> list[Gateway]:
+    return [new_gateway(world, start="python") for _ in range(2)]
+
+
+@pytest.fixture
+def proxy(gateways: list[Gateway]) -> Iterator[Proxy]:
+    if NGINX is None:
+        pytest.skip("nginx is not installed (on Debian and Ubuntu: apt install nginx-light)")
+    proxy = Proxy(gateways)
+    try:
+        proxy.start()
+        yield proxy
+    finally:
+        proxy.close()
+        shutil.rmtree(proxy.folder, ignore_errors=True)
+
+
+async def test_a_conversation_goes_through(proxy: Proxy, gateways: list[Gateway], world: World) -> None:
+    """Sessions are spread over both gateways, and each path answers for every session, whichever gateway gets it."""
+    (persona,) = add_personas(world.chatdb, "김하늘")
+    question, reply = unique("안녕하세요"), unique("반갑습니다")
+    world.llm.on(question, answer(reply))
+    async with visit(proxy, origin=proxy.base_url) as first, visit(proxy) as second:
+        holders = world.chatdb.fetch('SELECT DISTINCT instance_id FROM "ChatSession"')
+        assert len(holders) == 2
+        for visitor in (first, second):
+            assert (await visitor.ask(question))["message"] == reply
+            for _ in range(2):
+                login = proxy.http.post("/api/login", json={"session_id": visitor.session_id, "persona_id": persona})
+                assert login.status_code == 200, login.text
+                assert (await visitor.receive())["tool_name"] == "consumption_recommend"
+            assert len(visitor.history()) == 4
+
+
+async def test_operators_paths_stay_inside(proxy: Proxy, gateways: list[Gateway]) -> None:
+    assert gateways[0].http.get("/metrics").status_code == 200
+    for path in ("/metrics", "/metrics/", "//metrics"):
+        assert proxy.http.get(proxy.base_url + path).status_code == 404
+    assert "server" not in gateways[0].http.get("/api/health").headers
+
+
+async def test_an_instance_that_stops_is_not_noticed(proxy: Proxy, gateways: list[Gateway]) -> None:
+    """While an instance stops and is gone, every request and every new handshake succeeds at the other."""
+    failures: list[object] = []
+    done = asyncio.Event()
+
+    async def keep_asking() -> int:
+        count = 0
+        async with proxy.async_http() as http:
+            while not done.is_set():
+                async with visit(proxy) as visitor:
+                    response = await http.post("/api/login/persona_id", json={"session_id": visitor.session_id})
+                    if response.status_code not in (200, 404):
+                        failures.append((response.status_code, response.text))
+                count += 1
+        return count
+
+    async with asyncio.TaskGroup() as group:
+        asking = [group.create_task(keep_asking()) for _ in range(4)]
+        await asyncio.sleep(0.3)
+        assert await asyncio.to_thread(gateways[0].stop) == 0
+        await asyncio.sleep(0.5)
+        done.set()
+    assert not failures
+    assert sum(task.result() for task in asking) > 20
+
+
+async def test_a_session_goes_on_at_the_other_instance(proxy: Proxy, gateways: list[Gateway]) -> None:
+    async with visit(proxy) as first, visit(proxy) as second:
+        for gateway in gateways:
+            if gateway.http.post("/api/login/persona_id", json={"session_id": first.session_id}).status_code:
+                continue
+        await asyncio.to_thread(gateways[0].stop)
+        ended = [visitor for visitor in (first, second) if await closed(visitor.socket.wait_closed())]
+        assert len(ended) == 1
+        assert ended[0].socket.close_code == 1012
+        async with visit(proxy, query=f"session_id={ended[0].session_id}") as again:
+            assert again.hello == {"session_id": ended[0].session_id, "resumed": True}
+
+
+async def closed(waiting: object) -> bool:
+    """Whether a socket is closed within a second."""
+    try:
+        async with asyncio.timeout(1):
+            await waiting  # type: ignore[misc]
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Section 8: what is never lost."""

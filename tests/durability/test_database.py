@@ -1,0 +1,264 @@
+"""A database that is cut, stopped, frozen or read-only: errors in time, recovery without a restart, nothing lost."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+
+import pytest
+
+from tests.support.backends import Held, answer
+from tests.support.chat import Visitor, visit
+from tests.support.cluster import (
+    Cluster,
+    Tally,
+    answers_of,
+    connections,
+    kill_backends,
+    locked,
+    prompts_of,
+    receive_all,
+    resume,
+    tally,
+    waiting_for_locks,
+)
+from tests.support.http import assert_sentence
+from tests.support.postgres import Database, PostgresServer
+from tests.support.waiting import become
+from tests.support.world import NewWorld, World, unique
+
+pytestmark = pytest.mark.anyio
+
+DB_TIMEOUT = 1.0
+# To get a connection and for the statement, and behind another statement once more; and what the machine adds.
+ANSWERED_SECONDS = 4 * DB_TIMEOUT + 1.5
+POOL, INSTANCES = 4, 2
+DB_FAILED = "Internal Server Error: DB operation failed"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    """A server of its own: it is stopped and frozen here."""
+    server = PostgresServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def world(server: PostgresServer, new_world: NewWorld) -> World:
+    chatdb = server.database()
+    # The server is fast, and forgets its last commits in a crash, unless told not to.
+    server.admin.execute(f'ALTER DATABASE "{chatdb.name}" SET synchronous_commit = on')
+    return new_world(chatdb=chatdb)
+
+
+@pytest.fixture(scope="module")
+def cluster(world: World) -> Iterator[Cluster]:
+    """Two instances with short time limits."""
+    with Cluster(
+        world, INSTANCES, DB_TIMEOUT=str(DB_TIMEOUT), DB_POOL_SIZE=str(POOL), PROMPTS_PER_MINUTE="100000"
+    ) as cluster:
+        yield cluster
+
+
+class Fault:
+    """Something that befalls the database, and its end."""
+
+    def __init__(self, begin: Callable[[Database], None], end: Callable[[Database], None]) -> None:
+        self.begin = begin
+        self.end = end
+
+
+def _read_only(database: Database, on: str) -> None:
+    database.server.admin.execute(f'ALTER DATABASE "{database.name}" SET default_transaction_read_only = {on}')
+
+
+def _begin_read_only(database: Database) -> None:
+    _read_only(database, "on")
+    kill_backends(database)
+
+
+FAULTS = {
+    "stopped": Fault(lambda database: database.server.stop(), lambda database: database.server.start()),
+    "crashed": Fault(lambda database: database.server.stop(immediately=True), lambda database: database.server.start()),
+    "frozen": Fault(lambda database: database.server.freeze(), lambda database: database.server.thaw()),
+    "read-only": Fault(_begin_read_only, lambda database: _read_only(database, "off")),
+}
+
+
+@contextlib.asynccontextmanager
+async def suffering(database: Database, name: str) -> AsyncIterator[None]:
+    await asyncio.to_thread(FAULTS[name].begin, database)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(FAULTS[name].end, database)
+
+
+async def works(visitor: Visitor) -> bool:
+    return "error" not in await visitor.ask(unique("살아났나요"))
+
+
+async def until_it_works(visitor: Visitor) -> None:
+    await become(lambda: works(visitor), what="prompts are answered again")
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_errors_come_in_time_and_it_recovers_by_itself(cluster: Cluster, fault: str) -> None:
+    """REST says 500, a prompt gets the error frame, the socket goes on, and afterwards everything works again."""
+    chatdb = cluster.world.chatdb
+    asked = unique("저장되지 못한 질문")
+    async with visit(cluster[0]) as visitor, visit(cluster[1]) as other:
+        first = await visitor.ask(unique("전"))
+        async with suffering(chatdb, fault):
+            at = time.monotonic()
+            message_id = await visitor.prompt(asked)
+            assert await visitor.receive() == {"error": DB_FAILED, "message_id": message_id}
+            assert time.monotonic() - at < ANSWERED_SECONDS
+            at = time.monotonic()
+            async with cluster[1].async_http() as client:
+                body = {"message_id": first["message_id"], "is_helpful": True}
+                responses = await asyncio.gather(
+                    client.post("/api/chat/feedback", json=body),
+                    client.post("/api/login", json={"session_id": visitor.session_id, "persona_id": 1}),
+                    client.get("/api/health"),
+                    client.get("/api/health/ready"),
+                )
+            assert time.monotonic() - at < ANSWERED_SECONDS
+            assert_sentence(responses[0], 500)
+            assert_sentence(responses[1], 500)
+            assert responses[2].json() == {"status": "ok"}
+            if fault != "read-only":
+                assert responses[3].status_code == 503
+            await visitor.nothing_pending()
+        await until_it_works(visitor)
+        await until_it_works(other)
+        # Not stored, or stored after all and then answered as well: nothing in between.
+        if asked in [call.field("query") for call in cluster.world.llm.calls]:
+            await become(lambda: tally(chatdb).lost == 0, what="all that was stored is answered")
+        for gateway in cluster:
+            await become(lambda gateway=gateway: gateway.http.get("/api/health/ready").status_code == 200)  # type: ignore[misc]
+    await become(lambda: tally(chatdb).lost == 0)
+    assert tally(chatdb).doubled == 0
+    assert connections(chatdb) <= INSTANCES * (POOL + 1)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+async def test_an_answer_that_cannot_be_stored_is_shown_and_stored_later(cluster: Cluster, fault: str) -> None:
+    """The visitor gets it at once and once; it is stored when the database is back, exactly once."""
+    chatdb, llm = cluster.world.chatdb, cluster.world.llm
+    message = unique("길고 긴 질문")
+    held = Held(answer("늦지 않은 답"))
+    llm.on(message, held)
+    async with visit(cluster[0]) as visitor:
+        message_id = await visitor.prompt(message)
+        await llm.called(query=message)
+        async with suffering(chatdb, fault):
+            held.release()
+            frame = await visitor.receive()
+            assert (frame["message_id"], frame["message"]) == (message_id, "늦지 않은 답")
+        await become(lambda: len(answers_of(chatdb, visitor.session_id)) == 1, what="the answer is stored")
+        (stored,) = answers_of(chatdb, visitor.session_id)
+        assert (stored["message_id"], stored["content"]) == (message_id, "늦지 않은 답")
+        await until_it_works(visitor)
+        await visitor.nothing_pending()
+        assert len(llm.calls_with(query=message)) == 1
+        assert stored["created_at"].isoformat(timespec="microseconds") == frame["timestamp"]
+    later = [row for row in answers_of(chatdb, visitor.session_id) if row["message_id"] != message_id]
+    async with resume(cluster[1], visitor.session_id, frame["timestamp"]) as again:
+        frames = await receive_all(again, len(later))
+        assert [frame["message_id"] for frame in frames] == [row["message_id"] for row in later]
+        await again.nothing_pending()
+    assert tally(chatdb, visitor.session_id).lost == tally(chatdb, visitor.session_id).doubled == 0
+
+
+async def test_turns_in_hand_survive_the_loss_of_every_connection(cluster: Cluster) -> None:
+    """All connections are killed again and again while prompts are sent: each is answered once, some after a retry."""
+    chatdb = cluster.world.chatdb
+    async with visit(cluster[0]) as one, visit(cluster[1]) as other:
+        stopped = asyncio.Event()
+        sent: dict[str, int] = {one.session_id: 0, other.session_id: 0}
+
+        async def talk(visitor: Visitor) -> None:
+            while not stopped.is_set() or sent[visitor.session_id] < 5:
+                message = unique("끊겨도")
+                frame = await visitor.ask(message)
+                while frame.get("error") == DB_FAILED:
+                    frame = await visitor.ask(message, message_id=frame["message_id"])
+                assert frame.get("sender") == "bot", frame
+                sent[visitor.session_id] += 1
+
+        talking = [asyncio.create_task(talk(visitor)) for visitor in (one, other)]
+        for _ in range(5):
+            await asyncio.to_thread(kill_backends, chatdb)
+            before = dict(sent)
+            await become(lambda before=before: all(sent[id] > before[id] + 3 for id in sent), what="both go on")  # type: ignore[misc]
+        stopped.set()
+        await asyncio.gather(*talking)
+        for visitor in (one, other):
+            n = sent[visitor.session_id]
+            assert tally(chatdb, visitor.session_id) == Tally(n, n, 0, 0)
+    assert connections(chatdb) <= INSTANCES * (POOL + 1)
+
+
+@pytest.mark.parametrize("fault", ["stopped", "frozen"])
+async def test_nobody_asks_again_for_an_instance_that_lives(cluster: Cluster, fault: str) -> None:
+    """After a fault of the database no instance takes another's turns: each prompt is asked once."""
+    chatdb, llm = cluster.world.chatdb, cluster.world.llm
+    messages = [unique("참을성") for _ in range(4)]
+    held = Held(answer("한 번만"))
+    for message in messages:
+        llm.on(message, held)
+    async with contextlib.AsyncExitStack() as stack:
+        visitors = [await stack.enter_async_context(visit(cluster[n % 2])) for n in range(4)]
+        for visitor, message in zip(visitors, messages, strict=True):
+            await visitor.prompt(message)
+            await llm.called(query=message)
+        before = {gateway: gateway.output().count("lost") for gateway in cluster}
+        async with suffering(chatdb, fault):
+            for gateway in cluster:
+                await become(lambda gateway=gateway: gateway.http.get("/api/health/ready").status_code == 503)  # type: ignore[misc]
+        signs = {row["id"]: row["beat"] for row in chatdb.fetch('SELECT id, beat FROM "Instance"')}
+        await become(
+            lambda: all(
+                row["beat"] >= signs.get(row["id"], 0) + 5 for row in chatdb.fetch('SELECT id, beat FROM "Instance"')
+            ),
+            20,
+            "five signs of life of each instance",
+        )
+        assert before
+        held.release()
+        for visitor in visitors:
+            assert (await visitor.receive())["message"] == "한 번만"
+        assert [len(llm.calls_with(query=message)) for message in messages] == [1] * 4
+        for visitor in visitors:
+            await visitor.nothing_pending()
+
+
+async def test_an_answer_that_nobody_saw_is_sent_to_who_comes_back_before_it_is_stored(cluster: Cluster) -> None:
+    """The visitor left, the answer could not be stored, the visitor came back, then it was stored: it is sent."""
+    chatdb, llm = cluster.world.chatdb, cluster.world.llm
+    message = unique("아무도 못 본 답")
+    held = Held(answer("이제 보입니다."))
+    llm.on(message, held)
+    async with visit(cluster[0]) as visitor:
+        message_id = await visitor.prompt(message)
+        await llm.called(query=message)
+    with locked(chatdb, "ChatbotResponse"):
+        held.release()
+        failed = cluster[0].output().count("store_answers")
+        await become(
+            lambda: cluster[0].output().count("store_answers") > failed, what="the storing of the answer has failed"
+        )
+        async with resume(cluster[0], visitor.session_id) as again:
+            await again.nothing_pending()
+            # What waits for the lock, also in the name of attempts that were given up, must not store it after all.
+            while waiting_for_locks(chatdb):
+                kill_backends(chatdb, "wait_event_type = 'Lock'")
+            chatdb.server.admin.fetch(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1 AND query LIKE 'LOCK TABLE%'",
+                chatdb.name,
+            )
+            frame = await again.receive()
+            assert (frame["message_id"], frame["message"]) == (message_id, "이제 보입니다.")
+            assert message_id in prompts_of(chatdb, visitor.session_id)

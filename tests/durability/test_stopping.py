@@ -1,0 +1,284 @@
+"""SIGTERM: nothing new, what is in hand is finished, then the end, however the gateway was started."""
+
+import asyncio
+import json
+import signal
+import time
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from tests.support.backends import Held, answer
+from tests.support.card_qna import FAQS
+from tests.support.chat import new_id, visit
+from tests.support.cluster import (
+    Cluster,
+    Tally,
+    instance_ids,
+    locked,
+    prompts_of,
+    receive_all,
+    resume,
+    tally,
+    until_closed,
+    waiting_for_locks,
+)
+from tests.support.gateway import Gateway
+from tests.support.raw import RawSocket
+from tests.support.waiting import become, eventually
+from tests.support.world import NewGateway, NewWorld, World, unique
+
+pytestmark = pytest.mark.anyio
+
+RESTART = 1012
+RESTARTING = "Server is restarting"
+WAYS: dict[str, dict[str, Any]] = {
+    "python gateway.py": {"start": "python"},
+    "uvicorn": {},
+    "uvicorn --workers 2": {"arguments": ("--workers", "2")},
+}
+QUICK_SECONDS = 2.0
+
+
+@pytest.fixture(scope="module")
+def world(new_world: NewWorld) -> World:
+    return new_world()
+
+
+async def ended(gateway: Gateway, seconds: float = 10.0) -> int:
+    return await asyncio.to_thread(gateway.wait, seconds)
+
+
+async def not_ready(gateway: Gateway) -> bool:
+    async with gateway.async_http() as client:
+        response = await client.get("/api/health/ready")
+    return response.status_code == 503 and response.json()["status"] == "not ready"
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_turn_in_hand_is_finished_and_nothing_new_is_taken(
+    world: World, new_gateway: NewGateway, way: str
+) -> None:
+    """Not ready, no handshake, no prompt; the answers in hand are sent; then 1012 with a reason, and exit status 0."""
+    gateway = new_gateway(world, **WAYS[way])
+    messages = [unique("마지막 질문") for _ in range(3)]
+    held = Held(answer("마지막 답"))
+    world.llm.on(messages[0], held)
+    async with visit(gateway) as visitor:
+        ids = [await visitor.prompt(message) for message in messages]
+        await world.llm.called(query=messages[0])
+        await become(lambda: prompts_of(world.chatdb, visitor.session_id) == ids)
+        gateway.process.send_signal(signal.SIGTERM)
+        await become(lambda: not_ready(gateway), what="the instance says that it is not ready")
+        with pytest.raises(InvalidStatus) as refused:
+            async with gateway.connect():
+                pass
+        assert refused.value.response.status_code == 503
+        assert list(json.loads(refused.value.response.body or b"")) == ["detail"]
+        late = unique("너무 늦은 질문")
+        late_id = await visitor.prompt(late)
+        assert await visitor.receive() == {"error": RESTARTING, "message_id": late_id}
+        assert gateway.http.get("/api/health").status_code == 200
+        assert gateway.process.running()
+        held.release()
+        frames, code, reason = await until_closed(visitor.socket)
+        assert [frame["message_id"] for frame in frames] == ids
+        assert (code, bool(reason)) == (RESTART, True)
+    assert await ended(gateway) == 0
+    assert tally(world.chatdb, visitor.session_id) == Tally(3, 3, 0, 0)
+    assert not world.llm.calls_with(query=late)
+    assert late_id not in prompts_of(world.chatdb, visitor.session_id)
+    assert instance_ids(world.chatdb) == []
+    gateway.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize("way", WAYS)
+async def test_with_nothing_in_hand_it_ends_within_two_seconds(
+    world: World, new_gateway: NewGateway, way: str, number: signal.Signals
+) -> None:
+    """Idle sessions do not hold it up; they are closed with 1012."""
+    gateway = new_gateway(world, **WAYS[way])
+    async with visit(gateway) as one, visit(gateway) as other:
+        await one.ask(unique("질문"))
+        at = time.monotonic()
+        gateway.process.send_signal(number)
+        for visitor in (one, other):
+            frames, code, reason = await until_closed(visitor.socket)
+            assert (frames, code, bool(reason)) == ([], RESTART, True)
+        assert await ended(gateway) == 0
+        assert time.monotonic() - at < QUICK_SECONDS
+    assert instance_ids(world.chatdb) == []
+
+
+@pytest.mark.parametrize("way", ["python gateway.py", "uvicorn"])
+async def test_a_client_that_never_reads_does_not_hold_it_up(world: World, new_gateway: NewGateway, way: str) -> None:
+    """A visitor who does not even answer the close frame: still under two seconds, exit status 0."""
+    gateway = new_gateway(world, **WAYS[way])
+    with RawSocket(gateway) as deaf:
+        deaf.handshake()
+        async with visit(gateway) as visitor:
+            await visitor.ask(unique("질문"))
+            at = time.monotonic()
+            gateway.process.send_signal(signal.SIGTERM)
+            assert (await until_closed(visitor.socket))[1] == RESTART
+            assert await ended(gateway) == 0
+            assert time.monotonic() - at < QUICK_SECONDS
+
+
+async def test_requests_in_hand_are_answered(world: World, new_gateway: NewGateway) -> None:
+    """A login that is waiting for the MCP server is finished: its push is sent, and it returns 200."""
+    gateway = new_gateway(world)
+    persona = world.chatdb.value("INSERT INTO \"Persona\" (name) VALUES ('막차') RETURNING id")
+    async with visit(gateway) as visitor, gateway.async_http() as client:
+        held = Held(answer("추천"))
+        held.then.value = {"answer": "추천", "login_required": False, "card_list": []}  # type: ignore[attr-defined]
+        world.mcp.on_session(visitor.session_id, held)
+        body = {"session_id": visitor.session_id, "persona_id": persona}
+        login = asyncio.create_task(client.post("/api/login", json=body))
+        await world.mcp.called(session_id=visitor.session_id)
+        gateway.process.send_signal(signal.SIGTERM)
+        await become(lambda: not_ready(gateway))
+        held.release()
+        frames, code, _ = await until_closed(visitor.socket)
+        assert [frame["message"] for frame in frames] == ["추천"]
+        assert code == RESTART
+        assert (await login).status_code == 200
+    assert await ended(gateway) == 0
+
+
+async def test_what_takes_too_long_is_handed_over_at_once(new_world: NewWorld) -> None:
+    """After DRAIN_SECONDS the socket is closed, another instance asks again and answers whoever has come back."""
+    world = new_world()
+    with Cluster(world, 2, DRAIN_SECONDS="0.5") as cluster:
+        stopping, other = cluster
+        message = unique("아주 긴 질문")
+        second = Held(answer("다른 곳에서"))
+        world.llm.on(message, Held(answer("결코")), second)
+        async with visit(stopping) as visitor:
+            message_id = await visitor.prompt(message)
+            await world.llm.called(query=message)
+            stopping.process.send_signal(signal.SIGTERM)
+            assert (await until_closed(visitor.socket))[1] == RESTART
+        async with resume(other, visitor.session_id) as again:
+            assert await ended(stopping) == 0
+            at = time.monotonic()
+            calls = await world.llm.called(query=message, times=2)
+            assert time.monotonic() - at < 2
+            assert calls[0].abandoned
+            second.release()
+            frame = await again.receive()
+            assert (frame["message_id"], frame["message"]) == (message_id, "다른 곳에서")
+            await again.nothing_pending()
+        assert len(world.llm.calls_with(query=message)) == 2
+        assert tally(world.chatdb) == Tally(1, 1, 0, 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@pytest.mark.parametrize("way", ["python gateway.py", "uvicorn"])
+async def test_a_second_signal_ends_it_at_once(
+    world: World, new_gateway: NewGateway, way: str, number: signal.Signals
+) -> None:
+    """Who signals twice does not want to wait; what was in hand is not lost: the next instance answers it."""
+    gateway = new_gateway(world, **WAYS[way])
+    message = unique("끊긴 질문")
+    world.llm.on(message, Held(answer("결코")), answer("다음에"))
+    async with visit(gateway) as visitor:
+        await visitor.prompt(message)
+        await world.llm.called(query=message)
+        gateway.process.send_signal(signal.SIGTERM)
+        await become(lambda: not_ready(gateway))
+        at = time.monotonic()
+        gateway.process.send_signal(number)
+        await ended(gateway, 3)
+        assert time.monotonic() - at < 1
+    next_one = new_gateway(world)
+    await become(lambda: tally(world.chatdb, visitor.session_id) == Tally(1, 1, 0, 0))
+    assert next_one.stop() == 0
+
+
+async def test_a_second_signal_to_the_group_ends_all_workers_at_once(world: World, new_gateway: NewGateway) -> None:
+    """Ctrl-C twice at a terminal, which signals the workers too."""
+    gateway = new_gateway(world, **WAYS["uvicorn --workers 2"])
+    message = unique("끊긴 질문")
+    world.llm.on(message, Held(answer("결코")), answer("다음에"))
+    async with visit(gateway) as visitor:
+        await visitor.prompt(message)
+        await world.llm.called(query=message)
+        workers = psutil.Process(gateway.process.pid).children(recursive=True)
+        for worker in [psutil.Process(gateway.process.pid), *workers]:
+            worker.send_signal(signal.SIGINT)
+        await become(lambda: not_ready(gateway))
+        for worker in workers:
+            if worker.is_running():
+                worker.send_signal(signal.SIGINT)
+        await ended(gateway, 3)
+
+
+async def test_view_counts_are_flushed(world: World, new_gateway: NewGateway) -> None:
+    """Views counted just before the signal are in the database when the process has ended."""
+    gateway = new_gateway(world)
+    question = FAQS[5].question
+    views = "SELECT views FROM faqs WHERE question = $1"
+    before = world.card_qna.value(views, question)
+    async with visit(gateway) as visitor:
+        for _ in range(10):
+            await visitor.ask(question)
+        assert await asyncio.to_thread(gateway.stop) == 0
+    assert world.card_qna.value(views, question) == before + 10
+
+
+async def test_view_counts_are_not_lost_when_the_signal_comes_while_they_are_written(
+    world: World, new_gateway: NewGateway
+) -> None:
+    """A flush that waits for the database when the gateway is told to stop is not forgotten."""
+    gateway = new_gateway(world)
+    question = FAQS[0].question
+    views = "SELECT views FROM faqs WHERE question = $1"
+    before = world.card_qna.value(views, question)
+    async with visit(gateway) as visitor:
+        with locked(world.card_qna, "faqs"):
+            for _ in range(10):
+                await visitor.ask(question)
+            await become(lambda: waiting_for_locks(world.card_qna) > 0, what="the flush waits")
+            gateway.process.send_signal(signal.SIGTERM)
+            assert (await until_closed(visitor.socket))[1] == RESTART
+        assert await ended(gateway) == 0
+    await become(lambda: waiting_for_locks(world.card_qna) == 0)
+    assert world.card_qna.value(views, question) >= before + 10
+
+
+async def test_a_rolling_restart_keeps_a_conversation_whole(new_world: NewWorld) -> None:
+    """Two instances replaced one after the other while a visitor asks on: every prompt is answered once, in order."""
+    world = new_world()
+    with Cluster(world, 2) as cluster:
+        session, since, ids = "", "", []
+        for stopping in list(cluster)[:2]:
+            async with visit(stopping) if not session else resume(stopping, session, since) as visitor:
+                session = visitor.session_id
+                for _ in range(3):
+                    frame = await visitor.ask(unique("갈아 끼우기"))
+                    ids.append(frame["message_id"])
+                ids.extend([await visitor.prompt(unique("갈아 끼우는 중")) for _ in range(3)])
+                frames = await receive_all(visitor, 3)
+                since = frames[-1]["timestamp"]
+                stopping.process.send_signal(signal.SIGTERM)
+                assert (await until_closed(visitor.socket))[1] == RESTART
+            cluster.launch().wait_until_healthy()
+            assert await ended(stopping) == 0
+        assert prompts_of(world.chatdb, session) == ids
+        assert tally(world.chatdb) == Tally(12, 12, 0, 0)
+
+
+def test_told_to_stop_before_it_has_started_it_ends(world: World) -> None:
+    """A signal during the start is not lost."""
+    gateway = Gateway(world.settings).launch()
+    try:
+        eventually(lambda: gateway.output(), 10, "the program runs") if False else None
+        gateway.process.send_signal(signal.SIGTERM)
+        gateway.wait(10)
+    finally:
+        gateway.close()
+    assert new_id()

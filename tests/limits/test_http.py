@@ -1,0 +1,139 @@
+"""Limits of requests and of sessions."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from tests.support.chat import Visitor, new_id, visit
+from tests.support.gateway import Gateway
+from tests.support.http import assert_sentence
+from tests.support.waiting import become
+from tests.support.world import NewGateway, NewWorld, World, unique
+
+pytestmark = pytest.mark.anyio
+
+BODY_BYTES, SESSIONS = 512, 5
+
+
+@pytest.fixture(scope="module")
+def world(new_world: NewWorld) -> World:
+    return new_world()
+
+
+@pytest.fixture(scope="module")
+def gateway(world: World) -> Iterator[Gateway]:
+    """A gateway with small limits."""
+    with Gateway(world.settings | {"MAX_BODY_BYTES": str(BODY_BYTES), "MAX_SESSIONS": str(SESSIONS)}) as gateway:
+        yield gateway
+
+
+def body_of(size: int) -> bytes:
+    """A good body of so many bytes, about a session that is not there."""
+    body = {"session_id": new_id(), "persona_id": 1, "extra": ""}
+    body["extra"] = "x" * (size - len(json.dumps(body)))
+    data = json.dumps(body).encode()
+    assert len(data) == size
+    return data
+
+
+PATHS = ["/api/login", "/api/login/persona_id", "/api/chat/feedback"]
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_a_body_of_the_largest_size_is_read_and_one_byte_more_is_413(gateway: Gateway, path: str) -> None:
+    """At the edge the body is judged by what it says; beyond it, by its size alone."""
+    headers = {"content-type": "application/json"}
+    assert gateway.http.post(path, content=body_of(BODY_BYTES), headers=headers).status_code in (404, 422)
+    assert_sentence(gateway.http.post(path, content=body_of(BODY_BYTES + 1), headers=headers), 413)
+    assert gateway.http.get("/api/health").status_code == 200
+
+
+@pytest.mark.parametrize("path", PATHS)
+async def test_a_body_without_a_length_is_counted_as_it_comes(gateway: Gateway, path: str) -> None:
+    """Sent in chunks, with no content-length: the same edge."""
+
+    async def chunks(data: bytes) -> AsyncIterator[bytes]:
+        for start in range(0, len(data), 100):
+            yield data[start : start + 100]
+
+    async with gateway.async_http() as client:
+        assert (await client.post(path, content=chunks(body_of(BODY_BYTES)))).status_code in (404, 422)
+        assert_sentence(await client.post(path, content=chunks(body_of(BODY_BYTES + 1))), 413)
+
+
+@pytest.mark.parametrize("header", [b"content-length: 1000000000\r\n", b"transfer-encoding: chunked\r\n"])
+def test_a_body_beyond_the_limit_is_not_read_to_its_end(gateway: Gateway, header: bytes) -> None:
+    """The answer comes before the body has, and then the connection is closed."""
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as client:
+        client.sendall(b"POST /api/login HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n" + header)
+        client.sendall(b"\r\n")
+        if header.startswith(b"transfer"):
+            client.sendall(f"{BODY_BYTES + 1:x}\r\n".encode() + b"x" * (BODY_BYTES + 1) + b"\r\n")
+        answer = b""
+        while data := client.recv(65536):
+            answer += data
+        assert answer.startswith(b"HTTP/1.1 413 ")
+
+
+def test_the_usual_limit_of_a_body_is_64_kib(default_gateway: Gateway) -> None:
+    """The default, at its edge and beyond."""
+    assert default_gateway.http.post("/api/login", content=body_of(65536)).status_code == 404
+    assert_sentence(default_gateway.http.post("/api/login", content=body_of(65537)), 413)
+
+
+@pytest.mark.parametrize("length", [b"-1", b"abc", b"99999999999999999999999999", b"1, 2"])
+def test_a_content_length_without_sense_is_refused(gateway: Gateway, length: bytes) -> None:
+    """With some 4xx, and the gateway lives."""
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as client:
+        client.sendall(b"POST /api/login HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: " + length + b"\r\n\r\n{}")
+        assert client.recv(65536).startswith(b"HTTP/1.1 4")
+    assert gateway.http.get("/api/health").status_code == 200
+
+
+async def refused(gateway: Gateway) -> int:
+    """The status with which a handshake is refused; 101 if it is not."""
+    try:
+        async with gateway.connect():
+            return 101
+    except InvalidStatus as error:
+        body = json.loads(error.response.body or b"")
+        assert list(body) == ["detail"]
+        assert isinstance(body["detail"], str)
+        return error.response.status_code
+
+
+async def test_the_handshake_of_one_session_too_many_is_503(gateway: Gateway) -> None:
+    """The others go on, and when one leaves there is room again."""
+    async with AsyncExitStack() as stack:
+        visitors = [await stack.enter_async_context(visit(gateway)) for _ in range(SESSIONS)]
+        assert await refused(gateway) == 503
+        assert await refused(gateway) == 503
+        for visitor in visitors:
+            assert (await visitor.ask(unique("우리는 계속")))["sender"] == "bot"
+        await visitors[0].leave()
+
+        async def has_room() -> bool:
+            return await refused(gateway) == 101
+
+        await become(has_room, what="there is room again")
+
+
+async def test_handshakes_at_the_same_moment_do_not_slip_through(world: World, new_gateway: NewGateway) -> None:
+    """Forty at once, with room for ten: ten are accepted."""
+    gateway = new_gateway(world, MAX_SESSIONS="10")
+    async with AsyncExitStack() as stack:
+
+        async def enter() -> Visitor | None:
+            try:
+                return await stack.enter_async_context(visit(gateway))
+            except InvalidStatus as error:
+                assert error.response.status_code == 503
+                return None
+
+        visitors = await asyncio.gather(*(enter() for _ in range(40)))
+        assert sum(visitor is not None for visitor in visitors) == 10

@@ -1,0 +1,156 @@
+"""Clients that do not read or do not answer pings are let go, and nobody else notices."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.backends import Held, answer
+from tests.support.chat import new_id, visit
+from tests.support.cluster import answers_of, holder_of, receive_all, resume
+from tests.support.gateway import Gateway
+from tests.support.raw import CLOSE, PING, PONG, RawSocket
+from tests.support.waiting import become
+from tests.support.world import NewWorld, World, unique
+
+pytestmark = pytest.mark.anyio
+
+SEND_TIMEOUT = 1.0
+PING_SECONDS = 1.0
+BIG = "가" * 150_000
+PROMPTS = 25
+
+
+@pytest.fixture(scope="module")
+def world(new_world: NewWorld) -> World:
+    return new_world()
+
+
+@pytest.fixture(scope="module")
+def gateway(world: World) -> Iterator[Gateway]:
+    """A gateway that is soon out of patience with a client that does not read."""
+    settings = {"SEND_TIMEOUT": str(SEND_TIMEOUT), "MAX_PENDING_PROMPTS": "30", "PROMPTS_PER_MINUTE": "100000"}
+    with Gateway(world.settings | settings, start="python") as gateway:
+        yield gateway
+
+
+@pytest.fixture(scope="module")
+def pinging(world: World) -> Iterator[Gateway]:
+    """A gateway that pings every second."""
+    with Gateway(world.settings | {"PING_SECONDS": str(PING_SECONDS)}, start="python") as gateway:
+        yield gateway
+
+
+async def test_a_client_that_never_reads_is_dropped_and_finds_its_answers_later(gateway: Gateway, world: World) -> None:
+    """Others are answered at once meanwhile; the turns go on, and everything is in the history and replayed."""
+    query = unique("큰 답")
+    world.llm.on(query, answer(BIG))
+    with RawSocket(gateway, receive_buffer=4096) as deaf:
+        session = deaf.handshake()
+        ids = [new_id() for _ in range(PROMPTS)]
+        for message_id in ids:
+            deaf.send_json({"message_id": message_id, "message": query})
+        slowest = 0.0
+        async with visit(gateway) as visitor:
+            while holder_of(world.chatdb, session) is not None:
+                at = time.monotonic()
+                await visitor.ask(unique("빨리"))
+                slowest = max(slowest, time.monotonic() - at)
+            await become(lambda: len(answers_of(world.chatdb, session)) == PROMPTS, what="all turns go on")
+            await visitor.ask(unique("아직"))
+        assert slowest < SEND_TIMEOUT
+    async with resume(gateway, session, "1970-01-01T00:00:00+00:00", max_queue=None) as again:
+        frames = await receive_all(again, PROMPTS)
+        assert [frame["message_id"] for frame in frames] == ids
+        assert all(frame["message"] == BIG for frame in frames)
+
+
+async def test_a_client_that_sends_nonsense_and_never_reads_the_errors_is_dropped(
+    gateway: Gateway, world: World
+) -> None:
+    """A flood of invalid frames whose answers nobody reads ends as well."""
+    with RawSocket(gateway, receive_buffer=4096) as deaf:
+        session = deaf.handshake()
+
+        def flood() -> None:
+            frames = b"\x81\x84\0\0\0\0nope" * 1000
+            try:
+                while True:
+                    deaf.socket.sendall(frames)
+            except OSError:
+                pass
+
+        flooding = asyncio.create_task(asyncio.to_thread(flood))
+        slowest = 0.0
+        async with visit(gateway) as visitor:
+            while holder_of(world.chatdb, session) is not None:
+                at = time.monotonic()
+                await visitor.ask(unique("빨리"))
+                slowest = max(slowest, time.monotonic() - at)
+        await flooding
+        assert slowest < SEND_TIMEOUT
+
+
+async def test_a_client_that_reads_slowly_but_steadily_is_kept(gateway: Gateway, world: World) -> None:
+    """The limit is for one frame, not for all of them."""
+    query = unique("큰 답을 천천히")
+    world.llm.on(query, answer(BIG))
+    with RawSocket(gateway, receive_buffer=65536) as slow:
+        session = slow.handshake()
+        for _ in range(PROMPTS):
+            slow.send_json({"message_id": new_id(), "message": query})
+        for _ in range(PROMPTS):
+            opcode, payload = await asyncio.to_thread(slow.read_frame)
+            assert (opcode, len(payload) > len(BIG)) == (1, True)
+            await asyncio.sleep(SEND_TIMEOUT / 8)
+        assert holder_of(world.chatdb, session) is not None
+
+
+async def test_who_does_not_answer_a_ping_is_closed(pinging: Gateway, world: World) -> None:
+    """A ping within PING_SECONDS, and as long again to answer it; then the session is no longer connected."""
+    with RawSocket(pinging) as mute:
+        session = mute.handshake()
+        at = time.monotonic()
+        frames = await asyncio.to_thread(mute.read_until_cut)
+        assert 1.5 * PING_SECONDS < time.monotonic() - at < 4 * PING_SECONDS
+        opcodes = [opcode for opcode, _ in frames]
+        assert opcodes[0] == PING
+        assert set(opcodes) <= {PING, CLOSE}
+        await become(lambda: holder_of(world.chatdb, session) is None)
+
+
+async def test_who_answers_pings_is_kept_though_they_say_nothing(pinging: Gateway, world: World) -> None:
+    """An idle visitor stays for as long as they answer."""
+    with RawSocket(pinging) as idle:
+        session = idle.handshake()
+        for _ in range(3):
+            opcode, payload = await asyncio.to_thread(idle.read_frame)
+            assert opcode == PING
+            idle.send_frame(PONG, payload)
+        assert holder_of(world.chatdb, session) is not None
+
+
+async def test_a_slow_turn_does_not_stop_the_pongs(pinging: Gateway, world: World) -> None:
+    """While prompts wait, the socket is still read: the visitor who answers pings is not taken for dead."""
+    query = unique("느린 질문")
+    held = Held(answer("느린 답"))
+    world.llm.on(query, held)
+    with RawSocket(pinging) as waiting:
+        waiting.handshake()
+        ids = [new_id() for _ in range(5)]
+        for message_id in ids:
+            waiting.send_json({"message_id": message_id, "message": query})
+        for _ in range(4):
+            opcode, payload = await asyncio.to_thread(waiting.read_frame)
+            assert opcode == PING
+            waiting.send_frame(PONG, payload)
+        held.release()
+        answered = 0
+        while answered < len(ids):
+            opcode, payload = await asyncio.to_thread(waiting.read_frame)
+            if opcode == PING:
+                waiting.send_frame(PONG, payload)
+            else:
+                assert ids[answered].encode() in payload
+                answered += 1

@@ -1,0 +1,1 @@
+"""What the tests stand on: a PostgreSQL, gateways as processes, stub backends, chatting visitors."""

