@@ -38,4 +38,24 @@ requirements: .venv/.dev-installed ## pin what the *.in files name
 		{ echo "Python 3.11 or newer is needed, and $(PYTHON) is not. Name one: make run PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 		{ echo "$(PYTHON) has no venv module. On Debian and Ubuntu: apt install python3-venv"; exit 1; }
-	@$(PYTHON) -m venv .venv
+	@test ! -e .venv/.unfinished || rm -rf .venv  # the last attempt was interrupted
+	@mkdir -p .venv && touch .venv/.unfinished
+	@$(PYTHON) -m venv .venv && rm .venv/.unfinished
+
+# The benchmark has packages of its own, so that what is developed and shipped stays free of them.
+.PHONY: bench requirements-bench
+
+bench: .venv-bench/.installed ## measure the gateway beside a FastAPI peer, some minutes; QUICK=1: about one
+	@.venv-bench/bin/python -m benchmarks $(if $(QUICK),--quick)
+
+requirements: requirements-bench
+
+requirements-bench: .venv/.dev-installed
+	$(COMPILE) requirements-bench.in -o requirements-bench.txt
+
+.venv-bench/.installed: requirements-bench.txt | .venv/bin/pip
+	@echo "Installing $< into .venv-bench ..."
+	@$(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip -qq --disable-pip-version-check --no-input install --root-user-action=ignore \
+		--require-hashes --requirement $<
+	@touch $@

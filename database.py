@@ -105,8 +105,8 @@ class Database:
                 raise
             except _TRY_AGAIN as error:
                 logger.info("statement is run again", extra=fields(statement=name, error=describe(error)))
-                if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
-                    await self._pool.expire_connections()
+                if not isinstance(error, asyncpg.DeadlockDetectedError):
+                    await self._pool.expire_connections()  # what ended one connection has ended the others as well
                 return await self._run(query, args)
         except _ROW_REFUSED as error:
             logger.error("statement refused", extra=fields(statement=name, error=describe(error)))

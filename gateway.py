@@ -55,8 +55,8 @@ def create_app(settings: Settings) -> Edge:
         instance = Instance(settings)
         instance.look_after(cut_silent_connections())
         try:
-            await instance.start()
             with drained_first(instance.drain):
+                await instance.start()
                 yield {"instance": instance}
         finally:
             await instance.stop()

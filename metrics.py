@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import platform
@@ -9,14 +10,19 @@ import tempfile
 from pathlib import Path
 
 if multiprocessing.parent_process() is not None:
-    # Workers add up through files in a folder they share; the library reads its name when it is imported.
-    shared = Path(tempfile.gettempdir()) / f"gateway-metrics-{os.getppid()}"
-    shared.mkdir(mode=0o700, exist_ok=True)
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(shared)
+    # Workers add up through files in a folder they share; the library reads its name when it is imported. The time at
+    # which the supervisor started tells it from an earlier one with the same process id.
+    started = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[19]
+    folder = Path(tempfile.gettempdir()) / f"gateway-metrics-{os.getppid()}-{started}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for file in folder.glob("gauge_live*.db"):
+        if not Path("/proc", file.stem.rpartition("_")[2]).exists():
+            file.unlink(missing_ok=True)  # of a worker that was killed
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
 
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client import generate_latest as generate
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.multiprocess import MultiProcessCollector
 
 NAME, VERSION = "card-chat-gateway", "1.0.0"
 CONTENT_TYPE = CONTENT_TYPE_LATEST
@@ -63,6 +69,9 @@ def render() -> bytes:
 
 
 def forget_process() -> None:
-    """A worker that ends takes its gauges with it; its counters stay in the sum."""
+    """A worker that ends takes its files with it; the last one the folder as well."""
     if IS_SHARED:
-        mark_process_dead(os.getpid())  # type: ignore[no-untyped-call]
+        for file in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob(f"*_{os.getpid()}.db"):
+            file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).rmdir()

@@ -65,7 +65,7 @@ class Catalogue:
         if found is None:
             return None
         if len(self._views) < MAX_COUNTED:
-            self._views[str(found[0])] += 1
+            self._views[str(found[0]).rstrip()] += 1  # a char(n) is filled up with blanks
         return found[1]
 
     async def flush_views(self) -> None:

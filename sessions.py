@@ -23,12 +23,13 @@ from upstream import LISTS, Answer
 
 logger = logging.getLogger("gateway.sessions")
 
-TAKEN_OVER = 4001
+TAKEN_OVER, TAKEN_OVER_REASON = 4001, "The session was opened elsewhere"
 RESTART = 1012
 REPLAY_ROWS = 200
 TELL_TRIES = 3
 RETRY_SECONDS = 1.0
 CLOSE_SECONDS = 2.0
+WINDOW_SECONDS = 60.0  # in which prompts are counted
 
 
 def answer_frame(message_id: UUID, created_at: datetime, answer: Answer) -> bytes:
@@ -62,7 +63,7 @@ class Session:
 
     __slots__ = (
         "_is_behind", "_send_timeout", "_transport", "_websocket",
-        "connection_no", "id", "is_open", "last_sent", "lock", "prompts", "window_ends",
+        "connection_no", "id", "is_open", "last_sent", "lock", "prompts", "shown", "window_ends",
     )  # fmt: skip
 
     def __init__(
@@ -79,6 +80,7 @@ class Session:
         self._send_timeout = send_timeout
         self.lock = asyncio.Lock()
         self._is_behind = False
+        self.shown: set[UUID] | None = None
 
     async def send(self, frame: bytes) -> None:
         """Sends a frame, or drops the connection if the visitor does not read; never raises for a visitor who left."""
@@ -113,27 +115,26 @@ class Session:
         if self._transport is not None:
             self._transport.abort()
 
-    async def deliver(self, created_at: datetime, previous_at: datetime, frame: bytes) -> bool:
+    async def deliver(self, stored: asyncpg.Record, chat_id: UUID, frame: bytes) -> bool:
         """Sends an answer if it is the next one. False if another has to be read and sent before it."""
         async with self.lock:
-            if created_at > self.last_sent:
-                if previous_at != self.last_sent:
+            if stored["created_at"] > self.last_sent:
+                if stored["previous_at"] != self.last_sent:
                     return False
-                await self.send(frame)
-                self.last_sent = created_at
+                await self._send_once(chat_id, frame)
+                self.last_sent = stored["created_at"]
         return True
 
-    async def show(self, at: datetime, frame: bytes) -> None:
-        """Sends an answer that could not be stored; its time will be the stored one."""
-        async with self.lock:
-            await self.send(frame)
-            self.last_sent = max(self.last_sent, at)
+    async def show(self, chat_id: UUID, frame: bytes) -> None:
+        """Sends an answer that could not be stored yet; when it is, it is not sent again."""
+        self.shown = (self.shown or set()) | {chat_id}
+        await self.send(frame)
 
-    async def skip(self, created_at: datetime, previous_at: datetime) -> None:
-        """Notes that an answer shown before has been stored after all."""
-        async with self.lock:
-            if previous_at == self.last_sent:
-                self.last_sent = created_at
+    async def _send_once(self, chat_id: UUID, frame: bytes) -> None:
+        if self.shown and chat_id in self.shown:
+            self.shown.discard(chat_id)
+        else:
+            await self.send(frame)
 
     async def catch_up(self, chatdb: Database, watcher: TurnWatcher) -> None:
         """Sends everything stored after `last_sent`. Raises DatabaseError."""
@@ -150,7 +151,8 @@ class Session:
         while self.is_open and (rows is None or len(rows) == REPLAY_ROWS):
             rows = await chatdb.fetch("list_answers_since", self.id, self.last_sent, REPLAY_ROWS)
             for row in rows:
-                await self.send(answer_frame(row["message_id"], row["created_at"], stored_answer(row)))
+                frame = answer_frame(row["message_id"], row["created_at"], stored_answer(row))
+                await self._send_once(row["id"], frame)
                 self.last_sent = row["created_at"]
                 watcher.see(row["message_id"])
             metrics.caught_up.inc(len(rows))
@@ -218,12 +220,10 @@ class Sessions:
         # A time in the future would make the answers until then look as if they had been sent.
         last_sent = min(since or row["last_answer_at"], row["last_answer_at"])
         session = Session(websocket, id, row["connection_no"], last_sent, self._settings.send_timeout)
+        session.prompts = row["prompts"]
+        session.window_ends = asyncio.get_running_loop().time() + WINDOW_SECONDS
         async with session.lock:  # what is delivered from now on comes after the first frame and the replay
-            older, self._here[id] = self._here.get(id), session
-            if older is not None:
-                self._tasks.start(older.close(TAKEN_OVER, "The session was opened elsewhere"))
-            elif row["instance_before"] not in (None, self.instance_id):
-                self._tasks.start(self.tell(id, row["instance_before"]))
+            self._put_in_place(session, row["instance_before"])
             try:
                 metrics.sessions_opened.labels("resumed").inc()
                 await session.send(orjson.dumps({"session_id": id, "resumed": True}))
@@ -233,6 +233,19 @@ class Sessions:
                 self.leave(session)
                 raise
         return session
+
+    def _put_in_place(self, session: Session, instance_before: int | None) -> None:
+        """Closes the older sockets of a resumed session, here and elsewhere; of two at once the newer stays."""
+        older = self._here.get(session.id)
+        if older is not None and older.connection_no > session.connection_no:
+            older = session
+        else:
+            self._here[session.id] = session
+        if older is not None:
+            self._tasks.start(older.close(TAKEN_OVER, TAKEN_OVER_REASON))
+        if instance_before not in (None, self.instance_id):
+            self._tasks.start(self.tell(session.id, instance_before))
+        self.touch(session.id)  # it may have been taken over already, when word of that found nothing here
 
     def leave(self, session: Session) -> None:
         """Ends a session whose socket is gone, unless another socket has taken it over."""
@@ -250,14 +263,14 @@ class Sessions:
             if len(self._unended) < self._settings.max_sessions:
                 self._unended.add((id, connection_no))
 
-    async def deliver(self, session_id: UUID, stored: asyncpg.Record, frame: bytes) -> None:
+    async def deliver(self, session_id: UUID, stored: asyncpg.Record, chat_id: UUID, frame: bytes) -> None:
         """Sends a stored answer to wherever the session's socket is; `stored` is what store_answers returned for it."""
         if stored["instance_id"] != self.instance_id:
             if stored["instance_id"] is not None:
                 await self.tell(session_id, stored["instance_id"])
             return
         session = self._here.get(session_id)
-        if session is not None and not await session.deliver(stored["created_at"], stored["previous_at"], frame):
+        if session is not None and not await session.deliver(stored, chat_id, frame):
             self.touch(session_id)
 
     def find(self, session_id: UUID) -> Session | None:
@@ -311,7 +324,7 @@ class Sessions:
         for session in sessions:
             state = states.get(session.id)
             if state is None or state["connection_no"] > session.connection_no:
-                self._tasks.start(session.close(TAKEN_OVER, "The session was opened elsewhere"))
+                self._tasks.start(session.close(TAKEN_OVER, TAKEN_OVER_REASON))
             elif state["last_answer_at"] > session.last_sent:
                 self._tasks.start(self._catch_up(session))
 

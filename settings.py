@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
@@ -57,6 +57,13 @@ def _has_port(url: str) -> bool:
         return urlsplit(url).port != 0
     except ValueError:
         return False
+
+
+def _address(text: str) -> str:
+    try:
+        return "127.0.0.1" if text == "localhost" else str(ip_address(text))
+    except ValueError:
+        raise ValueError("must be an address of this machine, like 0.0.0.0 or 127.0.0.1") from None
 
 
 def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
@@ -119,7 +126,7 @@ class Settings:
     httpx_timeout: float = _setting(_seconds(0.1, 3600), 300.0)
     environment: str = _setting(_choice("development", "production"), "development")
 
-    host: str = _setting(str, "0.0.0.0")
+    host: str = _setting(_address, "0.0.0.0")
     port: int = _setting(_integer(1, 65535), 8001)
     log_level: str = _setting(_choice("debug", "info", "warning", "error"), "info")
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _setting(_networks, _networks("127.0.0.1,::1"))

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -37,7 +37,7 @@ from upstream import Answer, Upstream
 logger = logging.getLogger("gateway.turns")
 
 RETRY_SECONDS = 0.5
-FOLLOW_SECONDS = 5.0
+FOLLOW_SECONDS = 2.0
 # For so long a prompt whose storing failed is looked for: the statement may have been done after all, and late.
 UNCERTAIN_SECONDS = 60.0
 
@@ -135,12 +135,11 @@ class Turns:
                 await self._answer_in_order(turn)
         except Refused as refused:
             await session.send_error(refused.text, refused.message_id)
-        except DatabaseError:
+        except Exception as error:
             self._uncertain[turn.message_id] = time.monotonic() + UNCERTAIN_SECONDS
-            await session.send_error(DB_FAILED, turn.message_id)
-        except Exception:
-            await session.send_error(UNKNOWN_ERROR, turn.message_id)
-            raise
+            await session.send_error(DB_FAILED if isinstance(error, DatabaseError) else UNKNOWN_ERROR, turn.message_id)
+            if not isinstance(error, DatabaseError):
+                raise
         finally:
             self._remove(turn)
 
@@ -152,7 +151,7 @@ class Turns:
         if known is None:
             logger.error("a prompt's session is no longer in the database")
             raise DatabaseError
-        if known["session_id"] != turn.session_id:
+        if known["session_id"] != turn.session_id or not known["is_user"]:
             raise _already_used(turn.message_id)
         metrics.prompts.labels("duplicate").inc()
         if known["created_at"] is not None:
@@ -177,15 +176,15 @@ class Turns:
         logger.info("turn", extra=fields(**about, milliseconds=turn.milliseconds))
 
     async def _store_and_send(self, turn: Turn, answer: Answer) -> None:
-        shown_at: datetime | None = None
-        row = _answer_row(turn.session_id, turn.message_id, uuid4(), answer)
+        chat_id, shown_at = uuid4(), None
+        row = _answer_row(turn.session_id, turn.message_id, chat_id, answer)
         while True:
             try:
                 stored = await self._answers.put(*row, shown_at, False)
                 break
             except DatabaseError as error:
                 if shown_at is None:
-                    shown_at = await self._show(turn, answer)
+                    shown_at = await self._show(turn, chat_id, answer)
                     if isinstance(error, RowRefused) or self._unstored >= self._max_unstored:
                         logger.error("answer lost: it could not be stored", extra=fields(message_id=turn.message_id))
                         return
@@ -195,22 +194,19 @@ class Turns:
         if shown_at is not None:
             self._unstored -= 1
         if stored is None:
-            await self._sessions.tell(turn.session_id)  # another instance was first: what it stored is what is sent
-        elif shown_at is not None:
-            session = self._sessions.find(turn.session_id)
-            if session is not None:
-                await session.skip(stored["created_at"], stored["previous_at"])
+            # Another instance was first, or an attempt that had seemed to fail: what is stored is what is sent.
+            await self._sessions.tell(turn.session_id)
         else:
             frame = answer_frame(turn.message_id, stored["created_at"], answer)
-            await self._sessions.deliver(turn.session_id, stored, frame)
+            await self._sessions.deliver(turn.session_id, stored, chat_id, frame)
 
-    async def _show(self, turn: Turn, answer: Answer) -> datetime:
-        """Sends an answer that cannot be stored yet, with the time under which it will be."""
+    async def _show(self, turn: Turn, chat_id: UUID, answer: Answer) -> datetime:
+        """Sends an answer that cannot be stored yet, with the time under which it is going to be."""
         now = datetime.now(UTC)
         session = self._sessions.find(turn.session_id)
         if session is not None:
-            now = max(now, session.last_sent)
-            await session.show(now, answer_frame(turn.message_id, now, answer))
+            now = max(now, session.last_sent + timedelta(microseconds=1))
+            await session.show(chat_id, answer_frame(turn.message_id, now, answer))
         return now
 
     async def login(self, session_id: UUID, persona_id: int, request_id: str) -> None:
@@ -240,7 +236,7 @@ class Turns:
             return
         metrics.pushes.labels("local" if stored["instance_id"] == self.instance_id else "remote").inc()
         await self._sessions.deliver(
-            session_id, stored, answer_frame(prompt_id or chat_id, stored["created_at"], answer)
+            session_id, stored, chat_id, answer_frame(prompt_id or chat_id, stored["created_at"], answer)
         )
 
     def take_over(self, prompts: Sequence[asyncpg.Record]) -> None:
@@ -310,8 +306,10 @@ class Turns:
 
     def unfollow(self, session_id: UUID) -> None:
         lane = self._lanes.get(session_id)
-        for message_id in list(lane.turns) if lane else ():
-            self.see(message_id)
+        turns = [self._turns[message_id] for message_id in lane.turns] if lane else []
+        if all(turn.done is not None for turn in turns):  # otherwise prompts of the session go on waiting behind them
+            for turn in turns:
+                self.see(turn.message_id)
 
     async def drain(self) -> None:
         """Until every turn in hand has been answered."""

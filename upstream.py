@@ -63,7 +63,9 @@ class Upstream:
     async def dispatch(self, message: str, session_id: UUID, request_id: str) -> Answer:
         """Asks the LLM server, in the name of a request. A failure is an answer too, one that says so."""
         try:
-            status, body = await self._post(self._llm_url, {"query": message, "session_id": session_id}, request_id)
+            status, body = await self._post(
+                self._llm_url, {"query": message, "session_id": str(session_id)}, request_id
+            )
             if not 200 <= status < 300:
                 return self._failure(LLM_STATUS.format(status), "status")
             answer = read_reply(body)
@@ -75,6 +77,9 @@ class Upstream:
             if isinstance(error.__cause__, TimeoutError):
                 return self._failure(LLM_TIMEOUT, "timeout")
             return self._failure(LLM_UNREACHABLE, "unreachable")
+        except Exception:  # whatever it was, a prompt is not left without an answer
+            logger.exception("LLM reply not understood")
+            return self._failure(LLM_FORMAT, "format")
         self.llm_failure = None
         metrics.upstream_calls.labels("llm", "ok").inc()
         return answer
@@ -88,7 +93,7 @@ class Upstream:
     async def recommend(self, session_id: UUID, persona_id: int, request_id: str) -> Answer:
         """Asks the MCP server for a recommendation. Raises RecommendationFailed."""
         try:
-            payload = {"session_id": session_id, "persona_id": persona_id}
+            payload = {"session_id": str(session_id), "persona_id": persona_id}
             status, body = await self._post(self._mcp_url, payload, request_id)
             if not 200 <= status < 300:
                 raise ReplyUnusable(f"HTTP {status}")

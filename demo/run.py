@@ -173,7 +173,7 @@ def environment(place: postgres.Place, ports: Mapping[str, int]) -> dict[str, st
     """For the gateway, the stand-ins and the seeding alike. What stands here goes before a `.env` file."""
     return {
         "LOG_LEVEL": "warning",
-        "DRAIN_SECONDS": "5",
+        "DRAIN_SECONDS": "2",
         **os.environ,
         "HOST": "127.0.0.1",
         "PORT": str(ports["PORT"]),
@@ -191,7 +191,7 @@ def environment(place: postgres.Place, ports: Mapping[str, int]) -> dict[str, st
 
 def stand_in(app: str, port: int) -> list[str]:
     options = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--no-access-log"]
-    return [sys.executable, "-m", "uvicorn", app, *options, "--timeout-graceful-shutdown", "3"]
+    return [sys.executable, "-m", "uvicorn", app, *options, "--timeout-graceful-shutdown", "1"]
 
 
 async def start_child(

@@ -28,13 +28,12 @@ from handlers.responses import json_response
 from instance import Instance
 from logs import fields, session_hash
 from payloads import read_uuid
-from sessions import Session
+from sessions import WINDOW_SECONDS, Session
 
 logger = logging.getLogger("gateway.ws")
 
 POLICY_VIOLATION = 1008
 INTERNAL_ERROR = 1011
-WINDOW_SECONDS = 60.0
 # How many times the prompts allowed in a minute a visitor may send before the connection is closed.
 PATIENCE = 3
 

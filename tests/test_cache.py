@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.card_qna import build_card_qna
+from tests.support.card_qna import IdKind, build_card_qna
 from tests.support.chat import PLAIN_ANSWER, visit
 from tests.support.gateway import Gateway
 from tests.support.postgres import PostgresServer
@@ -77,10 +77,11 @@ async def test_each_hit_counts_exactly_one_view(counting_gateway: Gateway, count
     await become(lambda: views(counting_world) == expected, 30, f"{expected}, from {before}")
 
 
+@pytest.mark.parametrize("ids", ["string", "padded"])
 async def test_views_of_string_ids_are_counted_too(
-    new_world: NewWorld, new_gateway: NewGateway, postgres: PostgresServer
+    new_world: NewWorld, new_gateway: NewGateway, postgres: PostgresServer, ids: IdKind
 ) -> None:
-    world = new_world(card_qna=build_card_qna(postgres.database(), "string"))
+    world = new_world(card_qna=build_card_qna(postgres.database(), ids))
     gateway = new_gateway(world)
     gateway.http.get("/api/qna/faq?top_k=100")
     gateway.http.get("/api/qna/terms?top_k=100")

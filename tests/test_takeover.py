@@ -171,3 +171,30 @@ async def test_a_second_start_changes_nothing(new_world: NewWorld, postgres: Pos
     with Gateway(world.settings):
         assert world.chatdb.schema() == schema
         assert world.chatdb.fetch(content) == rows
+
+
+async def test_reports_on_the_old_tables_go_on_with_their_owners_and_grants(
+    new_world: NewWorld, postgres: PostgresServer
+) -> None:
+    """Other teams' views, also views on views, are there after the takeover and say the same."""
+    world = new_world(chatdb=old.build_old_chatdb(postgres.database(prefix="old")))
+    world.chatdb.execute("""
+        DO $$ BEGIN CREATE ROLE report_reader; EXCEPTION WHEN duplicate_object THEN NULL; END $$;
+        CREATE VIEW said AS SELECT session_id, count(*) AS chats FROM "Chat" GROUP BY session_id;
+        CREATE VIEW talkative WITH (security_barrier = true) AS SELECT * FROM said WHERE chats > 1;
+        ALTER VIEW talkative OWNER TO report_reader;
+        GRANT SELECT ON said TO report_reader WITH GRANT OPTION;
+        GRANT SELECT ON said TO PUBLIC;
+    """)
+    count = "SELECT session_id::text, chats FROM talkative ORDER BY 1"
+    about = (
+        "SELECT relname, pg_get_userbyid(relowner) AS owner, reloptions, (SELECT array_agg(a::text ORDER BY a::text)"
+        " FROM unnest(relacl) AS a) AS acl FROM pg_class WHERE relname IN ('said', 'talkative') ORDER BY 1"
+    )
+    before = world.chatdb.fetch(about)
+    world.chatdb.execute("GRANT SELECT ON said TO report_reader")
+    counted = world.chatdb.fetch(count)
+    assert counted
+    with Gateway(world.settings).start():
+        assert world.chatdb.fetch(count) == counted
+        assert world.chatdb.fetch(about) == before

@@ -1,16 +1,16 @@
--- What became of a prompt that is sent again: one row with its session, its answer if there is one, and whether this instance is to answer it; none if the id is free.
+-- What became of a prompt that is sent again: one row with its session, whether it is a prompt, its answer if there is one, and whether this instance is to answer it; none if the id is free.
 WITH known AS (
-    SELECT c.id, c.session_id, r.chat_id AS answer_id, r.source_tool, r.response_payload
+    SELECT c.id, c.session_id, c.is_user, r.chat_id AS answer_id, r.source_tool, r.response_payload
     FROM "Chat" c LEFT JOIN "ChatbotResponse" r ON r.prompt_chat_id = c.id AND r.push_no = 0
     WHERE c.id = $1
 ), claimed AS (
     -- A turn that stands in this instance's name, but that it does not know of, is one whose storing it took for failed.
     INSERT INTO "Turn" AS t (prompt_id, session_id, instance_id)
     SELECT id, session_id, $3::integer FROM known
-    WHERE session_id = $2 AND answer_id IS NULL AND EXISTS (SELECT FROM "Chat" c WHERE c.id = known.id AND c.is_user)
+    WHERE session_id = $2 AND answer_id IS NULL AND is_user
     ON CONFLICT (prompt_id) DO UPDATE SET instance_id = excluded.instance_id WHERE t.instance_id = excluded.instance_id
     RETURNING prompt_id
 )
-SELECT k.session_id, EXISTS (SELECT FROM claimed) AS claimed,
+SELECT k.session_id, k.is_user, EXISTS (SELECT FROM claimed) AS claimed,
        k.id AS message_id, a.created_at, a.content, k.source_tool, k.response_payload::text AS payload
 FROM known k LEFT JOIN "Chat" a ON a.id = k.answer_id

@@ -1,4 +1,10 @@
 -- Adds a persona or changes its description: one row that says whether it was added; no row if nothing changed.
-INSERT INTO "Persona" AS p (name, description) VALUES ($1, $2)
-ON CONFLICT (name) DO UPDATE SET description = excluded.description WHERE p.description IS DISTINCT FROM excluded.description
-RETURNING p.xmax = 0 AS added
+WITH updated AS (
+    UPDATE "Persona" SET description = $2::varchar WHERE name = $1::varchar AND description IS DISTINCT FROM $2::varchar RETURNING id
+), added AS (
+    -- Without a conflict in the usual case: each would use an id up.
+    INSERT INTO "Persona" (name, description) SELECT $1::varchar, $2::varchar
+    WHERE NOT EXISTS (SELECT FROM "Persona" WHERE name = $1::varchar)
+    ON CONFLICT (name) DO NOTHING RETURNING id
+)
+SELECT true AS added FROM added UNION ALL SELECT false FROM updated

@@ -15,13 +15,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
-playwright_api = pytest.importorskip("playwright.sync_api")
-
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright  # noqa: E402
-
-from tests.support.gateway import Gateway  # noqa: E402
-from tests.support.world import NewGateway, NewWorld, World, add_personas  # noqa: E402
+from tests.support.gateway import Gateway
+from tests.support.world import NewGateway, NewWorld, World, add_personas
 
 PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 ARGUMENTS = [

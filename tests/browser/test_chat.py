@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import pytest
 from playwright.sync_api import expect
 
 from tests.browser.conftest import PERSONAS, ChatPage, OpenChat
@@ -143,18 +142,19 @@ def test_what_a_server_said_is_never_markup(chat: ChatPage, world: World) -> Non
     expect(row.locator(".text td")).to_have_text(["1", "2"])
 
 
-@pytest.mark.parametrize("part", ["*", "[", "`*_~", "> ", "http://", "|", "- ", "#"])
-def test_odd_markdown_takes_no_time(chat: ChatPage, part: str) -> None:
+def test_odd_markdown_takes_no_time(chat: ChatPage) -> None:
     milliseconds = chat.page.evaluate(
-        """async (text) => {
+        """async (parts) => {
             const { markdown } = await import("/web/markdown.js");
-            const started = performance.now();
-            markdown(text);
-            return performance.now() - started;
+            return parts.map((part) => {
+                const started = performance.now();
+                markdown(part.repeat(30_000 / part.length));
+                return performance.now() - started;
+            });
         }""",
-        part * (30_000 // len(part)),
+        ["*", "[", "`*_~", "> ", "http://", "|", "- ", "#", "a\n|-\n", "**a"],
     )
-    assert milliseconds < 1000
+    assert max(milliseconds) < 1000
 
 
 def test_a_failing_llm_server_can_be_asked_again(chat: ChatPage, world: World) -> None:

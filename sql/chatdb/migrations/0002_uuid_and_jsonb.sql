@@ -1,4 +1,33 @@
 -- Takes a database of the FastAPI version over in place: ids become uuid, payloads jsonb, foreign keys get our names.
+
+-- A view on a column keeps its type from being changed: other teams' views are put aside and made again at the end, with
+-- their owners and grants. A materialized view is not put aside; the error names it.
+CREATE TEMPORARY TABLE view_aside ON COMMIT DROP AS
+WITH RECURSIVE dependent AS (
+    SELECT r.ev_class AS oid, 1 AS depth
+    FROM pg_depend d JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+    WHERE d.refclassid = 'pg_class'::regclass AND r.ev_class <> d.refobjid
+      AND d.refobjid = ANY (ARRAY['"Persona"', '"ChatSession"', '"Chat"', '"ChatbotResponse"']::regclass[])
+    UNION
+    SELECT r.ev_class, v.depth + 1
+    FROM dependent v JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = v.oid
+    JOIN pg_rewrite r ON d.classid = 'pg_rewrite'::regclass AND r.oid = d.objid
+    WHERE r.ev_class <> v.oid
+)
+SELECT format('%I.%I', n.nspname, c.relname) AS name, max(v.depth) AS depth, pg_get_viewdef(c.oid) AS definition,
+       pg_get_userbyid(c.relowner) AS owner, c.relacl AS acl, c.reloptions AS options
+FROM dependent v JOIN pg_class c ON c.oid = v.oid JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE c.relkind = 'v' GROUP BY c.oid, n.nspname, c.relname, c.relowner, c.relacl, c.reloptions;
+
+DO $$
+DECLARE
+    aside record;
+BEGIN
+    FOR aside IN SELECT name FROM view_aside ORDER BY depth DESC LOOP
+        EXECUTE 'DROP VIEW ' || aside.name;
+    END LOOP;
+END $$;
+
 DO $$
 DECLARE
     found record;
@@ -53,3 +82,20 @@ ALTER TABLE "Chat"
 ALTER TABLE "ChatbotResponse"
     ADD CONSTRAINT response_chat FOREIGN KEY (chat_id) REFERENCES "Chat" (id) ON DELETE CASCADE,
     ADD CONSTRAINT response_prompt FOREIGN KEY (prompt_chat_id) REFERENCES "Chat" (id) ON DELETE SET NULL;
+
+DO $$
+DECLARE
+    aside record;
+    privilege record;
+BEGIN
+    FOR aside IN SELECT * FROM view_aside ORDER BY depth LOOP
+        EXECUTE format('CREATE VIEW %s %s AS %s', aside.name,
+                       COALESCE('WITH (' || array_to_string(aside.options, ', ') || ')', ''), aside.definition);
+        EXECUTE format('ALTER VIEW %s OWNER TO %I', aside.name, aside.owner);
+        FOR privilege IN SELECT * FROM aclexplode(aside.acl) LOOP
+            EXECUTE format('GRANT %s ON %s TO %s %s', privilege.privilege_type, aside.name,
+                           CASE WHEN privilege.grantee = 0 THEN 'PUBLIC' ELSE privilege.grantee::regrole::text END,
+                           CASE WHEN privilege.is_grantable THEN 'WITH GRANT OPTION' ELSE '' END);
+        END LOOP;
+    END LOOP;
+END $$;

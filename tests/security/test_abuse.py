@@ -1,0 +1,257 @@
+"""Abuse from a few connections, or thousands: the limits hold, and other visitors hardly notice."""
+
+import asyncio
+import math
+import resource
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import InvalidStatus
+
+from tests.support.chat import Visitor, new_id, receive, visit
+from tests.support.gateway import Gateway
+from tests.support.raw import RawSocket
+from tests.support.waiting import become
+from tests.support.world import NewWorld, World
+
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(120)]
+
+MEASURE_SECONDS = 1.5
+NOISE_SECONDS = 0.15  # what a busy machine adds to a p99 of so few turns
+SENT_MIB = 24  # by each flood, if it is not cut before
+GROWTH_MIB = 48  # what a flood may cost, with the allocator's slack
+
+IDLE_SOCKETS = max(1000, min(4000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 4))
+HEAD_SECONDS = 30.0  # until a head that is not completed has cost its sender the connection
+BODY_SECONDS = 20.0  # until a body that dribbles has been answered
+
+
+@pytest.fixture(scope="module")
+def world(new_world: NewWorld) -> World:
+    return new_world()
+
+
+@pytest.fixture(scope="module")
+def gateway(world: World) -> Iterator[Gateway]:
+    """A gateway with the limits it has in production, but for the one visitor who measures."""
+    more = {"PROMPTS_PER_MINUTE": "10000", "MAX_SESSIONS": str(IDLE_SOCKETS + 2), "SEND_TIMEOUT": "2"}
+    with Gateway(world.settings | more, start="python") as gateway:
+        yield gateway
+        assert gateway.stop() == 0
+
+
+def resident_mib(gateway: Gateway) -> float:
+    return float(psutil.Process(gateway.process.pid).memory_info().rss) / 2**20
+
+
+async def p99(visitor: Visitor, seconds: float = MEASURE_SECONDS) -> float:
+    """The 99th percentile of whole turns, one after the other, in seconds."""
+    took: list[float] = []
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until or len(took) < 20:
+        started = time.perf_counter()
+        await visitor.ask(f"질문 {new_id()}", seconds=30)
+        took.append(time.perf_counter() - started)
+    return sorted(took)[math.ceil(len(took) * 0.99) - 1]
+
+
+@dataclass
+class Flood:
+    """Bytes sent again and again after `first`, on a few connections, each for a bounded time and a bounded amount."""
+
+    first: bytes
+    again: bytes
+    is_websocket: bool = True
+    reads: bool = False
+
+    def run(self, gateway: Gateway, connections: int = 3) -> None:
+        with ExitStack() as stack:
+            sockets = [stack.enter_context(RawSocket(gateway, seconds=10)) for _ in range(connections)]
+            for one in sockets:
+                if self.is_websocket:
+                    one.handshake()
+            threads = [threading.Thread(target=self._send, args=(one.socket,)) for one in sockets]
+            threads += [threading.Thread(target=self._read, args=(one.socket,)) for one in sockets if self.reads]
+            for thread in threads:
+                thread.start()
+            for thread in threads[:connections]:
+                thread.join()
+            for one in sockets:
+                with suppress(OSError):
+                    one.socket.shutdown(socket.SHUT_RDWR)
+            for thread in threads[connections:]:
+                thread.join()
+
+    def _send(self, connection: socket.socket) -> None:
+        until, left = time.monotonic() + MEASURE_SECONDS, SENT_MIB * 2**20
+        with suppress(OSError):
+            connection.sendall(self.first)
+            connection.settimeout(0.5)
+            while time.monotonic() < until and left > 0:
+                with suppress(TimeoutError):
+                    left -= connection.send(self.again)
+
+    def _read(self, connection: socket.socket) -> None:
+        with suppress(OSError):
+            while connection.recv(65536):
+                pass
+
+
+def masked(first: int, payload: bytes = b"") -> bytes:
+    """A small frame of a client, with a mask of zeros."""
+    return bytes([first, 0x80 | len(payload)]) + b"\0\0\0\0" + payload
+
+
+FLOODS = {
+    "invalid frames": Flood(b"", masked(0x81, b"{}") * 8000, reads=True),
+    "invalid frames and no reading": Flood(b"", masked(0x81, b"[]") * 8000),
+    "binary frames": Flood(b"", masked(0x82, b"x") * 8000, reads=True),
+    "pings": Flood(b"", masked(0x89, b"x" * 125) * 500, reads=True),
+    "pings and no reading": Flood(b"", masked(0x89, b"x" * 125) * 500),
+    "pongs": Flood(b"", masked(0x8A) * 10_000),
+    "empty fragments": Flood(masked(0x01), masked(0x00) * 10_000),
+    "fragments of a byte": Flood(masked(0x01, b"x"), masked(0x00, b"x") * 9000),
+    "headers without end": Flood(b"GET / HTTP/1.1\r\nHost: a\r\n", b"x: y\r\n" * 10_000, is_websocket=False),
+    "a path without end": Flood(b"GET /", b"a" * 65536, is_websocket=False),
+    "requests in a pipeline": Flood(b"", b"GET /api/health HTTP/1.1\r\nHost: a\r\n\r\n" * 1500, is_websocket=False),
+}
+
+
+@pytest.mark.parametrize("name", FLOODS)
+async def test_a_flood_neither_slows_the_others_down_nor_fills_the_memory(gateway: Gateway, name: str) -> None:
+    async with visit(gateway) as visitor:
+        normal = await p99(visitor, 0.7)
+        before = peak = resident_mib(gateway)
+        flood = asyncio.create_task(asyncio.to_thread(FLOODS[name].run, gateway))
+        during = await p99(visitor)
+        peak = max(peak, resident_mib(gateway))
+        await flood
+        peak = max(peak, resident_mib(gateway))
+        print(f"\n{name}: p99 {normal * 1000:.0f} ms, then {during * 1000:.0f} ms; memory {peak - before:+.0f} MiB")
+        assert peak - before < GROWTH_MIB, f"{peak - before:.0f} MiB more"
+        assert during < 2 * normal + NOISE_SECONDS, f"p99 {during * 1000:.0f} ms in place of {normal * 1000:.0f} ms"
+
+
+async def _until_cut(reader: asyncio.StreamReader) -> bytes:
+    with suppress(ConnectionError):
+        return await reader.read()
+    return b""
+
+
+HEADS = {
+    "nothing": b"",
+    "half a request line": b"GET /api/he",
+    "half a head": b"GET /api/health HTTP/1.1\r\nHost: a\r\n",
+    "half a handshake": b"GET /api/chat/ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
+    # The server's WebSocket parser takes 128 headers, and lines of 8 KiB.
+    "a handshake with too many headers": b"GET /api/chat/ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n"
+    b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    + b"x: y\r\n" * 200
+    + b"\r\n",
+    "a handshake with a long header": b"GET /api/chat/ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n"
+    b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    b"Cookie: " + b"x" * 10_000 + b"\r\n\r\n",
+}
+
+
+async def _silent(gateway: Gateway, head: bytes) -> float:
+    """How long a connection lasts on which no more than this comes; HEAD_SECONDS if it is not cut."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    started = time.monotonic()
+    writer.write(head)
+    with suppress(TimeoutError):
+        async with asyncio.timeout(HEAD_SECONDS):
+            await _until_cut(reader)
+    writer.transport.abort()
+    return time.monotonic() - started
+
+
+async def _dribble(gateway: Gateway, head: bytes, seconds: float) -> tuple[float, bytes]:
+    """The same for one byte at a time, and what was answered."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    started = time.monotonic()
+    writer.write(head)
+    answer = asyncio.create_task(_until_cut(reader))
+    while not answer.done() and time.monotonic() - started < seconds:
+        writer.write(b" " if b"\r\n\r\n" in head else b"x")
+        await asyncio.wait([answer], timeout=0.5)
+    writer.transport.abort()
+    return time.monotonic() - started, await answer
+
+
+async def test_thousands_of_silent_sockets_and_slow_senders(gateway: Gateway) -> None:
+    """All at once: silent sockets up to the limit, and connections whose head or body never ends."""
+    post = b"POST /api/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{"
+    slow_heads = {name: asyncio.create_task(_silent(gateway, head)) for name, head in HEADS.items()}
+    many = [asyncio.create_task(_silent(gateway, HEADS["half a head"])) for _ in range(200)]
+    slow_bodies = [asyncio.create_task(_dribble(gateway, post, BODY_SECONDS)) for _ in range(20)]
+    slow_head = asyncio.create_task(_dribble(gateway, b"GET /api/health HTTP/1.1\r\nx: ", HEAD_SECONDS))
+
+    async with visit(gateway) as visitor:
+        normal = await p99(visitor)
+        before = resident_mib(gateway)
+        sockets = await _open(gateway, IDLE_SOCKETS)
+        during = await p99(visitor)
+        each_kib = (resident_mib(gateway) - before) * 1024 / len(sockets)
+        print(
+            f"\n{len(sockets)} silent sockets: {each_kib:.0f} KiB each, p99 {normal * 1e3:.0f}, {during * 1e3:.0f} ms"
+        )
+        assert during < 2 * normal + NOISE_SECONDS
+        assert each_kib < 64
+
+        async with visit(gateway):  # the last one that MAX_SESSIONS leaves
+            with pytest.raises(InvalidStatus) as refusal:
+                async with gateway.connect():
+                    pass
+            assert refusal.value.response.status_code == 503
+        assert gateway.http.get("/api/health").status_code == 200
+        for one in sockets:
+            one.transport.abort()
+
+    for seconds, answer in await asyncio.gather(*slow_bodies):
+        assert seconds < BODY_SECONDS
+        assert answer.startswith(b"HTTP/1.1 408 ") or answer == b""
+    lasted = {name: await task for name, task in slow_heads.items()}
+    lasted["one of many"] = max(await asyncio.gather(*many))
+    lasted["one byte at a time"] = (await slow_head)[0]
+    assert {name: round(seconds) for name, seconds in lasted.items() if seconds >= HEAD_SECONDS} == {}, "not cut"
+    async with visit(gateway) as visitor:
+        await visitor.goes_on()
+
+
+async def _open(gateway: Gateway, count: int) -> list[ClientConnection]:
+    """So many sessions, a few at a time."""
+    at_once = asyncio.Semaphore(50)
+
+    async def one() -> ClientConnection:
+        async with at_once:
+            connection = await gateway.connect(ping_interval=None)
+            await receive(connection, 30)
+            return connection
+
+    return await asyncio.gather(*(one() for _ in range(count)))
+
+
+async def test_a_client_that_reads_nothing_and_answers_no_ping_is_gone_in_the_end(world: World) -> None:
+    """Also where what waits for it is too little to hold up a sender: there, only the pings can find out."""
+    settings = world.settings | {"PING_SECONDS": "1", "PROMPTS_PER_MINUTE": "1000"}
+    with Gateway(settings, start="python") as gateway, RawSocket(gateway, receive_buffer=2048) as deaf:
+        session_id = deaf.handshake()
+        for _ in range(60):
+            deaf.send_json({"message_id": new_id(), "message": "가" * 4000})
+            await asyncio.sleep(0.02)
+
+        async def is_gone() -> bool:
+            async with gateway.async_http() as http:
+                answer = await http.post("/api/login/persona_id", json={"session_id": session_id})
+            return answer.status_code == 404
+
+        check: Callable[[], Awaitable[bool]] = is_gone
+        await become(check, 10, "the session has ended")

@@ -1,0 +1,36 @@
+"""What /openapi.json promises is what comes: schemathesis tries, in `make fuzz` only, since it takes a minute."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.gateway import Gateway, environment
+from tests.support.world import NewGateway, NewWorld, add_personas
+
+EXAMPLES = "60"  # for each operation and phase
+
+pytestmark = [pytest.mark.skipif(os.environ.get("FUZZ") != "long", reason="make fuzz"), pytest.mark.timeout(900)]
+
+
+@pytest.fixture
+def gateway(new_world: NewWorld, new_gateway: NewGateway) -> Gateway:
+    world = new_world()
+    gateway = new_gateway(world, start="python")
+    add_personas(world.chatdb, "김하늘", "이바다")
+    return gateway
+
+
+def test_schemathesis_finds_nothing(gateway: Gateway, tmp_path: Path) -> None:
+    assert importlib.util.find_spec("schemathesis"), "schemathesis is not installed"
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{gateway.base_url}/openapi.json", "--no-color"]
+    command += ["--checks", "all", "--max-examples", EXAMPLES, "--warnings", "off"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment({}), capture_output=True, text=True, timeout=800, check=False
+    )
+    print("\n" + "\n".join(line for line in done.stdout.splitlines() if "generated" in line or "issues" in line))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Traceback" not in gateway.output()
