@@ -42,9 +42,9 @@ ROUTES = [
     Route("/api/qna/faq", qna.list_faqs),
     Route("/api/qna/terms", qna.list_terms),
     Route("/", pages.get_root),
-    Route("/docs", pages.get_docs),
-    Route("/openapi.json", pages.get_openapi),
-    Route("/asyncapi.json", pages.get_asyncapi),
+    Route("/docs", pages.show("docs.html")),
+    Route("/openapi.json", pages.show("openapi.json")),
+    Route("/asyncapi.json", pages.show("asyncapi.json")),
     Mount("/web", pages.WebFiles(directory=pages.WEB)),
 ]
 

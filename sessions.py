@@ -86,9 +86,13 @@ class Session:
         """Sends a frame, or drops the connection if the visitor does not read; never raises for a visitor who left."""
         if not self.is_open:
             return
+        message = {"type": "websocket.send", "text": frame.decode()}
         try:
+            if self._transport is not None and not self._transport.get_write_buffer_size():
+                await self._websocket.send(message)  # with nothing in its way it does not wait
+                return
             async with asyncio.timeout(self._send_timeout):
-                await self._websocket.send({"type": "websocket.send", "text": frame.decode()})
+                await self._websocket.send(message)
         except TimeoutError:
             logger.warning("session dropped: it does not read", extra=fields(session=session_hash(self.id)))
             self.drop()

@@ -12,21 +12,9 @@ from uuid import UUID, uuid4
 import asyncpg
 import orjson
 
+import errors
 import metrics
 from database import BatchWriter, Database
-from errors import (
-    DB_FAILED,
-    INVALID_MESSAGE,
-    LLM_TIMEOUT,
-    NO_PERSONA,
-    NOT_CONNECTED,
-    TOO_MANY_PENDING,
-    UNKNOWN_ERROR,
-    DatabaseError,
-    NotFound,
-    Refused,
-    RowRefused,
-)
 from logs import fields, session_hash
 from qna import Qna
 from sessions import Session, Sessions, answer_frame, stored_answer
@@ -64,7 +52,7 @@ class Turn:
         """Notes how long a part of the turn took, which ends now."""
         now = time.perf_counter()
         PARTS[part].observe(now - self._marked_at)
-        self.milliseconds[part] = round((now - self._marked_at) * 1000, 2)
+        self.milliseconds[part] = int((now - self._marked_at) * 100_000) / 100
         self._marked_at = now
 
 
@@ -112,7 +100,7 @@ class Turns:
             return  # sent again while its answer is on its way: the one answer will do
         lane = self._lanes.get(session.id)
         if lane is not None and len(lane.turns) >= self._max_in_hand:
-            raise Refused(TOO_MANY_PENDING, message_id)
+            raise errors.Refused(errors.TOO_MANY_PENDING, message_id)
         self._tasks.start(self._take(self._add(Turn(session.id, message_id, text)), session))
 
     def _add(self, turn: Turn) -> Turn:
@@ -133,12 +121,14 @@ class Turns:
             if await self._store_prompt(turn, session):
                 turn.mark("store_prompt")
                 await self._answer_in_order(turn)
-        except Refused as refused:
+        except errors.Refused as refused:
             await session.send_error(refused.text, refused.message_id)
         except Exception as error:
             self._uncertain[turn.message_id] = time.monotonic() + UNCERTAIN_SECONDS
-            await session.send_error(DB_FAILED if isinstance(error, DatabaseError) else UNKNOWN_ERROR, turn.message_id)
-            if not isinstance(error, DatabaseError):
+            await session.send_error(
+                errors.DB_FAILED if isinstance(error, errors.DatabaseError) else errors.UNKNOWN_ERROR, turn.message_id
+            )
+            if not isinstance(error, errors.DatabaseError):
                 raise
         finally:
             self._remove(turn)
@@ -150,7 +140,7 @@ class Turns:
         known = await self._chatdb.fetchrow("claim_prompt", turn.message_id, turn.session_id, self.instance_id)
         if known is None:
             logger.error("a prompt's session is no longer in the database")
-            raise DatabaseError
+            raise errors.DatabaseError
         if known["session_id"] != turn.session_id or not known["is_user"]:
             raise _already_used(turn.message_id)
         metrics.prompts.labels("duplicate").inc()
@@ -165,7 +155,7 @@ class Turns:
     async def _answer(self, turn: Turn) -> None:
         assert turn.text is not None
         turn.mark("wait")
-        outcome, answer = ("too_old", Answer(LLM_TIMEOUT)) if turn.is_too_old else self._qna.find(turn.text)
+        outcome, answer = ("too_old", Answer(errors.LLM_TIMEOUT)) if turn.is_too_old else self._qna.find(turn.text)
         if answer is None:
             answer = await self._upstream.dispatch(turn.text, turn.session_id, str(turn.message_id))
             turn.mark("upstream")
@@ -182,10 +172,10 @@ class Turns:
             try:
                 stored = await self._answers.put(*row, shown_at, False)
                 break
-            except DatabaseError as error:
+            except errors.DatabaseError as error:
                 if shown_at is None:
                     shown_at = await self._show(turn, chat_id, answer)
-                    if isinstance(error, RowRefused) or self._unstored >= self._max_unstored:
+                    if isinstance(error, errors.RowRefused) or self._unstored >= self._max_unstored:
                         logger.error("answer lost: it could not be stored", extra=fields(message_id=turn.message_id))
                         return
                     self._unstored += 1
@@ -219,9 +209,9 @@ class Turns:
             known_id = persona_id if abs(persona_id) < 2**31 else 0
             tie = await self._chatdb.fetchrow("tie_persona", session_id, known_id)
             if tie is None or not tie["is_connected"]:
-                raise NotFound(NOT_CONNECTED)
+                raise errors.NotFound(errors.NOT_CONNECTED)
             if not tie["is_persona"]:
-                raise NotFound(NO_PERSONA)
+                raise errors.NotFound(errors.NO_PERSONA)
             logger.info("login", extra=fields(session=session_hash(session_id), request_id=request_id))
             answer = await self._upstream.recommend(session_id, persona_id, request_id)
             await self._push(session_id, tie["prompt_id"], answer)
@@ -293,7 +283,7 @@ class Turns:
         assert turn.done is not None
         try:
             row = await self._chatdb.fetchrow("is_turn_open", turn.message_id)
-        except DatabaseError:
+        except errors.DatabaseError:
             return
         if row is not None and not row["is_open"]:
             self._sessions.touch(turn.session_id)
@@ -338,5 +328,5 @@ def _answer_row(session_id: UUID, prompt_id: UUID | None, chat_id: UUID, answer:
     return session_id, prompt_id, chat_id, answer.message, answer.tool_name, payload
 
 
-def _already_used(message_id: UUID) -> Refused:
-    return Refused(INVALID_MESSAGE.format("message_id is already used"), message_id)
+def _already_used(message_id: UUID) -> errors.Refused:
+    return errors.Refused(errors.INVALID_MESSAGE.format("message_id is already used"), message_id)

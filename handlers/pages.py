@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from starlette.requests import Request
@@ -37,13 +38,10 @@ async def get_root(request: Request) -> Response:
     return json_response({"name": NAME, "version": VERSION})
 
 
-async def get_docs(request: Request) -> Response:
-    return FileResponse(WEB / "docs.html", headers=HEADERS)
+def show(file: str) -> Callable[[Request], Awaitable[Response]]:
+    """A handler that answers with a file of the web folder."""
 
+    async def get_file(request: Request) -> Response:
+        return FileResponse(WEB / file, headers=HEADERS)
 
-async def get_openapi(request: Request) -> Response:
-    return FileResponse(WEB / "openapi.json", headers=HEADERS)
-
-
-async def get_asyncapi(request: Request) -> Response:
-    return FileResponse(WEB / "asyncapi.json", headers=HEADERS)
+    return get_file

@@ -12,18 +12,8 @@ import orjson
 from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+import errors
 import metrics
-from errors import (
-    DB_FAILED,
-    INVALID_JSON,
-    INVALID_MESSAGE,
-    RESTARTING,
-    TOO_MANY_MESSAGES,
-    TOO_MANY_SESSIONS,
-    UNKNOWN_ERROR,
-    DatabaseError,
-    Refused,
-)
 from handlers.responses import json_response
 from instance import Instance
 from logs import fields, session_hash
@@ -52,13 +42,13 @@ async def chat(websocket: WebSocket) -> None:
         await websocket.accept()
         session = await instance.sessions.open(websocket, query.get("session_id"), _read_time(query.get("since", "")))
         await _converse(websocket, instance, session)
-    except DatabaseError:
-        await _give_up(websocket, DB_FAILED)
+    except errors.DatabaseError:
+        await _give_up(websocket, errors.DB_FAILED)
     except (RuntimeError, WebSocketDisconnect, OSError):
         pass  # the socket went away while it was being used
     except Exception:
         logger.exception("session failed")
-        await _give_up(websocket, UNKNOWN_ERROR)
+        await _give_up(websocket, errors.UNKNOWN_ERROR)
     finally:
         if session is not None:
             instance.sessions.leave(session)
@@ -75,11 +65,11 @@ async def _converse(websocket: WebSocket, instance: Instance, session: Session) 
             return
         try:
             _take(instance, session, message.get("text"))
-        except Refused as refused:
+        except errors.Refused as refused:
             metrics.prompts.labels(refused.reason).inc()
             await session.send_error(refused.text, refused.message_id)
             if session.prompts > instance.settings.prompts_per_minute * PATIENCE:
-                await session.close(POLICY_VIOLATION, TOO_MANY_MESSAGES)
+                await session.close(POLICY_VIOLATION, errors.TOO_MANY_MESSAGES)
 
 
 def _refusal(websocket: WebSocket, instance: Instance) -> Response | None:
@@ -89,9 +79,9 @@ def _refusal(websocket: WebSocket, instance: Instance) -> Response | None:
     ):
         return json_response({"detail": "This origin is not allowed."}, 403)
     if instance.is_draining:
-        return json_response({"detail": RESTARTING}, 503)
+        return json_response({"detail": errors.RESTARTING}, 503)
     if len(instance.sessions) >= instance.settings.max_sessions:
-        return json_response({"detail": TOO_MANY_SESSIONS}, 503)
+        return json_response({"detail": errors.TOO_MANY_SESSIONS}, 503)
     return None
 
 
@@ -118,16 +108,18 @@ def _take(instance: Instance, session: Session, text: str | None) -> None:
     """Reads one frame and has its prompt answered. Raises Refused."""
     settings = instance.settings
     if text is not None and len(text) > settings.max_frame_bytes // 4 and len(text.encode()) > settings.max_frame_bytes:
-        raise Refused(INVALID_MESSAGE.format(f"the frame is longer than {settings.max_frame_bytes} bytes"))
+        raise errors.Refused(
+            errors.INVALID_MESSAGE.format(f"the frame is longer than {settings.max_frame_bytes} bytes")
+        )
     message_id, prompt = _read_prompt(text, settings.max_prompt_chars)
     if instance.is_draining:
-        raise Refused(RESTARTING, message_id)
+        raise errors.Refused(errors.RESTARTING, message_id)
     now = asyncio.get_running_loop().time()
     if now >= session.window_ends:
         session.window_ends, session.prompts = now + WINDOW_SECONDS, 0
     session.prompts += 1
     if session.prompts > settings.prompts_per_minute:
-        raise Refused(TOO_MANY_MESSAGES, message_id)
+        raise errors.Refused(errors.TOO_MANY_MESSAGES, message_id)
     instance.turns.submit(session, message_id, prompt)
 
 
@@ -137,11 +129,11 @@ def _read_prompt(text: str | None, max_chars: int) -> tuple[UUID, str]:
     except orjson.JSONDecodeError:
         frame = None
     if not isinstance(frame, dict):
-        raise Refused(INVALID_JSON)
+        raise errors.Refused(errors.INVALID_JSON)
     message_id = read_uuid(frame.get("message_id"))
     if message_id is None:
         problem = "must be a UUID" if "message_id" in frame else "is missing"
-        raise Refused(INVALID_MESSAGE.format(f"message_id {problem}"))
+        raise errors.Refused(errors.INVALID_MESSAGE.format(f"message_id {problem}"))
     prompt = frame.get("message")
     if not isinstance(prompt, str):
         problem = "must be a string" if "message" in frame else "is missing"
@@ -153,7 +145,7 @@ def _read_prompt(text: str | None, max_chars: int) -> tuple[UUID, str]:
         problem = "must not contain NUL"
     else:
         return message_id, prompt
-    raise Refused(INVALID_MESSAGE.format(f"message {problem}"), message_id)
+    raise errors.Refused(errors.INVALID_MESSAGE.format(f"message {problem}"), message_id)
 
 
 async def _give_up(websocket: WebSocket, text: str) -> None:

@@ -68,7 +68,7 @@ export function rating(value, send) {
   return node;
 }
 
-/** The choice of a demo customer. `personas()` fetches them, `enter(persona)` logs in. */
+/** The choice of a demo customer. `personas` are `known` or can be had by `load`; `enter(persona)` logs in. */
 export function login(personas, enter) {
   const status = el("p", { class: "note", role: "status" });
   const choice = el("div", { class: "personas" });
@@ -92,16 +92,19 @@ export function login(personas, enter) {
     },
   }, el("strong", { text: one.name }), el("span", { text: one.description ?? "" }));
 
+  const show = (found) => {
+    say(status, found.length ? "login.why" : "list.empty");
+    choice.replaceChildren(...found.map(persona));
+  };
   const load = async () => {
     try {
-      const found = await personas();
-      say(status, found.length ? "login.why" : "list.empty");
-      choice.replaceChildren(...found.map(persona));
+      show(await personas.load());
     } catch {
       say(status, "list.failed");
       choice.replaceChildren(button("again", { class: "chip", onclick: load }));
     }
   };
-  load();
+  if (personas.known.length) show(personas.known);
+  else load();
   return el("section", { class: "login" }, say(el("h3"), "login"), status, choice);
 }

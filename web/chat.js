@@ -17,12 +17,19 @@ const $ = (id) => document.getElementById(id);
 speak(spoken());
 api.onCall = showCall;
 
+const personas = {
+  known: [],
+  async load() {
+    ({ personas: this.known } = await call("GET", "/api/chat/personas"));
+    return this.known;
+  },
+};
 const view = new View({
   ask,
   login,
   retry: (prompt) => session.retry(prompt),
   rate: (id, value) => call("POST", "/api/chat/feedback", { message_id: id, is_helpful: value }),
-  personas: async () => (await call("GET", "/api/chat/personas")).personas,
+  personas,
 });
 
 const session = new Session({
@@ -163,11 +170,12 @@ function choose(question) {
 }
 
 function showExamples() {
-  const items = EXAMPLES.map(([question, meaning]) => item(question, "example", spoken() === "en" && meaning));
-  $("examples").replaceChildren(...items);
+  $("examples").replaceChildren(
+    ...EXAMPLES.map(([question, meaning]) => item(question, "example", spoken() === "en" && meaning)));
 }
 
 async function loadMenu(name, key, kind, count) {
+  const hadFocus = $(name).contains(document.activeElement);
   const last = (words, next) => {
     const button = say(el("button", { class: "link" }), words);
     button.onclick = () => loadMenu(name, key, kind, next);
@@ -182,6 +190,7 @@ async function loadMenu(name, key, kind, count) {
   } catch {
     $(name).replaceChildren(say(el("li"), "list.failed"), last("again", count));
   }
+  if (hadFocus) $(name).querySelector("button")?.focus();
 }
 
 // --- Side panel, language, new conversation ---
@@ -214,6 +223,7 @@ $("fresh-yes").onclick = () => {
 showFrames(matchMedia("(min-width: 80rem)").matches && framesWanted.get() !== false);
 showExamples();
 showLength();
+personas.load().catch(() => {}); // a login tries again
 loadMenu("faq", "question", "question", 4);
 loadMenu("terms", "term", "chip", 8);
 start();

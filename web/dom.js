@@ -48,17 +48,9 @@ export function jsonBlock(value) {
 /** A value kept in the browser; a browser that forbids keeping just forgets. */
 export const kept = (storage, key) => ({
   get() {
-    try {
-      return JSON.parse(window[storage].getItem(key));
-    } catch {
-      return null;
-    }
+    try { return JSON.parse(window[storage].getItem(key)); } catch { return null; }
   },
   set(value) {
-    try {
-      window[storage].setItem(key, JSON.stringify(value));
-    } catch {
-      // Private windows and full storage: the page works on without.
-    }
+    try { window[storage].setItem(key, JSON.stringify(value)); } catch { /* the page works on without */ }
   },
 });

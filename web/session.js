@@ -11,11 +11,7 @@ const HELLO_MS = 15_000; // a server that accepts and then says nothing is left 
 const STABLE_MS = 5_000; // a connection that lived this long starts the pauses anew
 
 // Close codes: what to say, and the least pause before the next attempt.
-const ENDINGS = {
-  1008: { state: "limited", pause: 60_000 },
-  1012: { state: "restarting", pause: 0 },
-  1013: { state: "busy", pause: 5_000 },
-};
+const ENDINGS = { 1008: ["limited", 60_000], 1012: ["restarting", 0], 1013: ["busy", 5_000] };
 const ERRORS = [
   [/^Invalid/, "error.invalid"],
   [/DB operation/, "error.db"],
@@ -205,11 +201,9 @@ export class Session {
     if (code === 4001) {
       this.#drop();
       this.#to("taken");
-    } else if (ENDINGS[code]) {
-      this.#lost(ENDINGS[code].state, ENDINGS[code].pause);
     } else {
-      // While a server restarts, failed attempts do not change what is said.
-      this.#lost(navigator.onLine ? (this.state === "restarting" ? "restarting" : "waiting") : "offline");
+      const ongoing = this.state === "restarting" ? "restarting" : "waiting"; // attempts may fail until it is over
+      this.#lost(...(ENDINGS[code] ?? [navigator.onLine ? ongoing : "offline"]));
     }
   }
 
