@@ -21,7 +21,7 @@ NOT_OURS = {"node_modules", "__pycache__"}
 
 
 def load_yaml(file: Path) -> Any:
-    import yaml  # type: ignore[import-untyped]
+    import yaml
 
     return yaml.safe_load(file.read_text("utf-8"))
 

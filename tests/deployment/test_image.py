@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 
 from tests.deployment.dockerfile import Context, Image, build, read_stages
