@@ -23,6 +23,10 @@ check: .venv/.dev-installed ## lint, format and types
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
 
+.PHONY: fuzz
+fuzz: .venv/.dev-installed ## try 20,000 hostile inputs, and schemathesis: a few minutes
+	@FUZZ=long .venv/bin/python -m pytest -s tests/security/test_fuzz.py tests/security/test_abuse.py tests/security/test_schema.py
+
 requirements: .venv/.dev-installed ## pin what the *.in files name
 	$(COMPILE) requirements.in -o requirements.txt
 	$(COMPILE) requirements-demo.in -o requirements-demo.txt
@@ -59,3 +63,7 @@ requirements-bench: .venv/.dev-installed
 	@.venv-bench/bin/python -m pip -qq --disable-pip-version-check --no-input install --root-user-action=ignore \
 		--require-hashes --requirement $<
 	@touch $@
+
+.PHONY: faults
+faults: .venv/.dev-installed ## break everything under load and count what is lost: some minutes
+	@FAULTS=long .venv/bin/python -m pytest tests/faults

@@ -21,7 +21,7 @@ from handlers import chat, health, login, pages, qna, ws
 from handlers.responses import EXCEPTION_HANDLERS
 from instance import Instance
 from middleware import Edge
-from serving import cut_silent_connections, drained_first
+from serving import cut_silent_connections, drained_first, running_server, tighten
 from settings import InvalidSettings, Settings, read_settings
 
 KEEP_ALIVE_SECONDS = (
@@ -52,10 +52,11 @@ ROUTES = [
 def create_app(settings: Settings) -> Edge:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Instance]]:
-        instance = Instance(settings)
-        instance.look_after(cut_silent_connections())
+        instance, server = Instance(settings), running_server()
+        tighten(server, settings.prompts_per_minute)
+        instance.look_after(cut_silent_connections(server))
         try:
-            with drained_first(instance.drain):
+            with drained_first(server, instance.drain):
                 await instance.start()
                 yield {"instance": instance}
         finally:

@@ -11,6 +11,8 @@ from uuid import UUID
 import orjson
 
 COLOURS = {"WARNING": "\033[33m", "ERROR": "\033[31m", "CRITICAL": "\033[31m"}
+# What uvicorn says of every handshake that is refused with a response of our own, and of a visitor's bad UTF-8
+NOT_AN_ERROR = ("ASGI callable returned without completing handshake", "Invalid UTF-8 sequence received")
 FADED, PLAIN = "\033[2m", "\033[0m"
 
 
@@ -69,6 +71,5 @@ def set_up(level: str, environment: str) -> JsonFormatter:
     uvicorn_errors = logging.getLogger("uvicorn.error")
     # Its lines of single requests and sockets would show paths with session ids.
     uvicorn_errors.setLevel(logging.WARNING)
-    # It says so of every handshake that is refused with a response of our own, 503 for instance.
-    uvicorn_errors.addFilter(lambda record: "without completing handshake" not in str(record.msg))
+    uvicorn_errors.addFilter(lambda record: not str(record.msg).startswith(NOT_AN_ERROR))
     return formatter

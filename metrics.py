@@ -20,7 +20,15 @@ if multiprocessing.parent_process() is not None:
             file.unlink(missing_ok=True)  # of a worker that was killed
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
 
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    PLATFORM_COLLECTOR,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+)
 from prometheus_client import generate_latest as generate
 from prometheus_client.multiprocess import MultiProcessCollector
 
@@ -56,6 +64,7 @@ batch_rows = Histogram(
 loop_lag = _gauge("gateway_event_loop_lag_seconds", "How late the event loop wakes what has slept", largest=True)
 listen_age = _gauge("gateway_listen_age_seconds", "Age of the last sign from the LISTEN connection", largest=True)
 build_info = _gauge("gateway_build_info", "Version of the gateway and of Python", "version", "python", largest=True)
+REGISTRY.unregister(PLATFORM_COLLECTOR)  # build_info has it
 build_info.labels(VERSION, platform.python_version()).set(1)
 
 

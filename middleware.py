@@ -32,6 +32,7 @@ class Edge:
             scope["gateway.transport"] = transport
             peername = transport.get_extra_info("peername") if transport else None
             scope["gateway.peer"] = peername[0] if isinstance(peername, tuple) else None
+            scope["gateway.is_tls"] = transport is not None and transport.get_extra_info("sslcontext") is not None
             await self._app(scope, receive, send)
             return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")

@@ -15,6 +15,8 @@ from typing import Any
 
 import uvicorn
 
+from wire import guarded_http, guarded_websocket
+
 logger = logging.getLogger("gateway.serving")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -32,17 +34,23 @@ def running_server() -> uvicorn.Server | None:
     return server if isinstance(server, uvicorn.Server) else None
 
 
+def tighten(server: uvicorn.Server | None, prompts_per_minute: int) -> None:
+    """What uvicorn's own command leaves open, before the first connection is made."""
+    if server is not None:
+        config = server.config
+        config.timeout_graceful_shutdown = config.timeout_graceful_shutdown or GRACE_SECONDS
+        config.encoded_headers = [header for header in config.encoded_headers if header[0] != b"server"]
+        config.http_protocol_class = guarded_http(config.http_protocol_class)
+        config.ws_protocol_class = guarded_websocket(config.ws_protocol_class, prompts_per_minute)
+        config.ws_per_message_deflate = False  # 40 KB a session
+
+
 @contextmanager
-def drained_first(drain: Callable[[], Awaitable[None]]) -> Iterator[None]:
+def drained_first(server: uvicorn.Server | None, drain: Callable[[], Awaitable[None]]) -> Iterator[None]:
     """Puts `drain` before uvicorn's own way of stopping, which closes every socket; a second signal ends at once."""
-    server = running_server()
     if server is None or threading.current_thread() is not threading.main_thread():
         yield
         return
-    config = server.config
-    config.timeout_graceful_shutdown = config.timeout_graceful_shutdown or GRACE_SECONDS
-    config.encoded_headers = [header for header in config.encoded_headers if header[0] != b"server"]
-    config.ws_per_message_deflate = False  # 40 KB a session
     loop = asyncio.get_running_loop()
     tasks: list[asyncio.Task[None]] = []
 
@@ -52,9 +60,8 @@ def drained_first(drain: Callable[[], Awaitable[None]]) -> Iterator[None]:
         except Exception:
             logger.exception("draining failed")
         finally:
-            server.should_exit = (
-                True  # and not its handler, which would end the process by the signal, as if it had failed
-            )
+            # And not its handler, which would end the process by the signal, as if it had failed.
+            server.should_exit = True
 
     def start_draining() -> None:
         if not tasks:
@@ -75,9 +82,8 @@ def drained_first(drain: Callable[[], Awaitable[None]]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-async def cut_silent_connections() -> None:
+async def cut_silent_connections(server: uvicorn.Server | None) -> None:
     """Cuts connections on which the head of a request does not arrive; uvicorn itself would wait for ever."""
-    server = running_server()
     silent_since: dict[Any, float] = {}
     while server is not None:
         await asyncio.sleep(LOOK_SECONDS)
@@ -90,6 +96,8 @@ async def cut_silent_connections() -> None:
 
 
 def _waits_for_head(protocol: Any) -> bool:
+    if hasattr(protocol, "handshake_initiated"):
+        return not protocol.handshake_initiated  # a handshake that the WebSocket parser does not take gets no answer
     # A connection kept alive between two requests has a timer of uvicorn's own.
     cycle = getattr(protocol, "cycle", protocol)
     is_between = cycle is None or getattr(cycle, "response_complete", False)

@@ -25,7 +25,7 @@ logger = logging.getLogger("gateway.sessions")
 
 TAKEN_OVER, TAKEN_OVER_REASON = 4001, "The session was opened elsewhere"
 RESTART = 1012
-REPLAY_ROWS = 200
+REPLAY_ROWS = 50
 TELL_TRIES = 3
 RETRY_SECONDS = 1.0
 CLOSE_SECONDS = 2.0
@@ -63,7 +63,7 @@ class Session:
 
     __slots__ = (
         "_is_behind", "_send_timeout", "_transport", "_websocket",
-        "connection_no", "id", "is_open", "last_sent", "lock", "prompts", "shown", "window_ends",
+        "close_reason", "connection_no", "id", "is_open", "last_sent", "lock", "prompts", "shown", "window_ends",
     )  # fmt: skip
 
     def __init__(
@@ -81,6 +81,7 @@ class Session:
         self.lock = asyncio.Lock()
         self._is_behind = False
         self.shown: set[UUID] | None = None
+        self.close_reason: str | None = None
 
     async def send(self, frame: bytes) -> None:
         """Sends a frame, or drops the connection if the visitor does not read; never raises for a visitor who left."""
@@ -105,6 +106,7 @@ class Session:
     async def close(self, code: int, reason: str) -> None:
         """Closes the socket, by force if the visitor does not let it be closed."""
         self.is_open = False
+        self.close_reason = reason
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._websocket.close(code, reason)

@@ -119,8 +119,8 @@ class Settings:
     """One field for each variable, in lower case. `.env.example` says what each is for, with its unit."""
 
     frontend_host: frozenset[str] = _setting(_origins)
-    llmserver_url: str = _setting(_http_url)
-    mcp_server_url: str = _setting(_http_url)
+    llmserver_url: str = _setting(_http_url, secret=True)
+    mcp_server_url: str = _setting(_http_url, secret=True)
     database_url: str = _setting(_database_url, secret=True)
     faq_database_url: str = _setting(_database_url, secret=True)
     httpx_timeout: float = _setting(_seconds(0.1, 3600), 300.0)

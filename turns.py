@@ -28,6 +28,7 @@ RETRY_SECONDS = 0.5
 FOLLOW_SECONDS = 2.0
 # For so long a prompt whose storing failed is looked for: the statement may have been done after all, and late.
 UNCERTAIN_SECONDS = 60.0
+MAX_UNCERTAIN = 10_000
 
 PARTS = {
     part: metrics.turn_seconds.labels(part) for part in ("store_prompt", "wait", "upstream", "store_answer", "send")
@@ -124,7 +125,8 @@ class Turns:
         except errors.Refused as refused:
             await session.send_error(refused.text, refused.message_id)
         except Exception as error:
-            self._uncertain[turn.message_id] = time.monotonic() + UNCERTAIN_SECONDS
+            if len(self._uncertain) < MAX_UNCERTAIN:
+                self._uncertain[turn.message_id] = time.monotonic() + UNCERTAIN_SECONDS
             await session.send_error(
                 errors.DB_FAILED if isinstance(error, errors.DatabaseError) else errors.UNKNOWN_ERROR, turn.message_id
             )

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 END_SECONDS = 10  # for a process to end after it was told to; then it is killed
 SAME_START_SECONDS = 2  # a process that started at another time only has the same number

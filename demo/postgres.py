@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import asyncpg
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from demo import leftovers
 

@@ -60,7 +60,8 @@ async def _converse(websocket: WebSocket, instance: Instance, session: Session) 
     while True:
         message = await websocket.receive()
         if message["type"] == "websocket.disconnect":
-            about["fields"] |= {"code": message.get("code"), "reason": message.get("reason")}
+            # A reason of the visitor's own is a text of theirs.
+            about["fields"] |= {"code": message.get("code"), "reason": session.close_reason}
             logger.info("disconnected", extra=about)
             return
         try:
@@ -87,7 +88,7 @@ def _refusal(websocket: WebSocket, instance: Instance) -> Response | None:
 
 def _own_origin(websocket: WebSocket, instance: Instance) -> str:
     """The origin under which a browser reached this server, directly or through a trusted proxy."""
-    is_secure, host = websocket.scope["scheme"] == "wss", websocket.headers.get("host", "")
+    is_secure, host = websocket.scope["gateway.is_tls"], websocket.headers.get("host", "")
     peer = websocket.scope["gateway.peer"]
     if peer and any(ip_address(peer) in network for network in instance.settings.trusted_proxies):
         is_secure = websocket.headers.get("x-forwarded-proto", "https" if is_secure else "http") in ("https", "wss")

@@ -6,7 +6,7 @@ import signal
 import time
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 from websockets.exceptions import InvalidStatus
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
@@ -112,13 +113,13 @@ class Inline(HTMLParser):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_no_page_has_anything_inline(page: object) -> None:
-    assert Inline((ROOT / "web" / str(page)).read_text("utf-8")).found == []
+def test_no_page_has_anything_inline(page: Path) -> None:
+    assert Inline(page.read_text("utf-8")).found == []
 
 
 @pytest.mark.parametrize("file", WEB, ids=lambda file: file.name)
-def test_no_file_names_an_outside_address(file: object) -> None:
-    text = (ROOT / "web" / str(file)).read_text("utf-8")
+def test_no_file_names_an_outside_address(file: Path) -> None:
+    text = file.read_text("utf-8")
     hosts = [match[1] or match[2] for match in ADDRESS.finditer(text)]
     assert [host for host in hosts if not NAMES.fullmatch(host)] == []
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection
 
+from tests.support.documents import MESSAGES, SENT_FRAME
 from tests.support.gateway import Gateway
 from tests.support.waiting import FRAME_SECONDS
 from tests.support.world import unique
@@ -53,10 +54,15 @@ class Visitor:
         return await receive(self.socket, seconds)
 
     async def ask(self, message: str, seconds: float = FRAME_SECONDS, **more: Any) -> Frame:
-        """Send a prompt and return the answer, which must be the next frame and carry the prompt's id."""
+        """Send a prompt and return the answer, which must be the next frame and carry the prompt's id.
+
+        A prompt that is answered must be one as documented; a refused one need not.
+        """
         message_id = await self.prompt(message, **more)
         frame = await self.receive(seconds)
         assert frame.get("message_id") == message_id, frame
+        if "error" not in frame:
+            MESSAGES["prompt"].assert_fits({"message_id": message_id, "message": message} | more)
         return frame
 
     async def nothing_pending(self) -> None:
@@ -84,12 +90,13 @@ class Visitor:
 
 
 async def receive(socket: ClientConnection, seconds: float = FRAME_SECONDS) -> Frame:
-    """The next frame of a socket, which must be a text frame with a JSON object."""
+    """The next frame of a socket, which must be a text frame with a JSON object, and as /asyncapi.json has it."""
     async with asyncio.timeout(seconds):
         data = await socket.recv()
     assert isinstance(data, str), f"a binary frame: {data!r}"
     frame = json.loads(data)
     assert isinstance(frame, dict), frame
+    SENT_FRAME.assert_fits(frame)
     return frame
 
 

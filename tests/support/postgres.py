@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from tests.support.background import background
 from tests.support.processes import Process, free_port, reachable_by, remove, temporary_directory

@@ -1,0 +1,1 @@
+"""The fault matrix: something breaks under load, and nothing is lost or doubled."""

@@ -1,0 +1,205 @@
+"""Visitors as the front end makes them: they come back when their socket is gone, and repeat what has no answer yet."""
+
+import asyncio
+import itertools
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Self
+from urllib.parse import urlencode
+
+from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed, WebSocketException
+
+from tests.support.card_qna import FAQS
+from tests.support.chat import Frame, new_id, receive
+from tests.support.gateway import Gateway
+from tests.support.waiting import become
+from tests.support.world import unique
+
+EPOCH = "1970-01-01T00:00:00+00:00"  # `since` before the first answer
+PAUSE_SECONDS = 0.2  # before coming back, and before repeating a prompt that was refused
+HELLO_SECONDS = 15.0
+TAKEN_OVER = 4001
+PASSING = ("Internal Server Error: DB operation failed", "Server is restarting")
+PUSHED_BY = "consumption_recommend"
+
+
+class FrontEnd:
+    """One visitor, whose socket may be on any of the instances, the next one each time it is lost.
+
+    `sent` says how often each prompt was sent, `answers` and `pushes` are all frames that came, on all sockets.
+    """
+
+    def __init__(self, gateways: Sequence[Gateway], first: int = 0, session_id: str | None = None) -> None:
+        self.session_id = session_id
+        self.since = EPOCH
+        self.waiting: dict[str, str] = {}
+        self.sent: Counter[str] = Counter()
+        self.answers: list[Frame] = []
+        self.pushes: list[Frame] = []
+        self.problems: list[str] = []
+        self.gateway = gateways[first % len(gateways)]
+        self.online = asyncio.Event()
+        self._gateways: Iterator[Gateway] = itertools.islice(itertools.cycle(gateways), first % len(gateways), None)
+        self._seen: set[tuple[str, str]] = set()
+        self._socket: ClientConnection | None = None
+        self._changed = asyncio.Event()
+        self._probed = asyncio.Event()
+        self._repeating: set[asyncio.Task[None]] = set()
+        self._living: asyncio.Task[None] | None = None
+
+    def turn_to(self, gateways: Sequence[Gateway]) -> None:
+        """Go to these instances the next time."""
+        self._gateways = itertools.cycle(gateways)
+
+    def come(self) -> Self:
+        """Connect, and stay connected until `leave`."""
+        self._living = asyncio.create_task(self._live())
+        return self
+
+    async def leave(self, *, closing: bool = True) -> None:
+        """Go for good: with a closing handshake, or by cutting the connection."""
+        socket, living = self._socket, self._living
+        assert living is not None
+        if socket is not None and not closing:
+            socket.transport.abort()
+        for task in (living, *self._repeating):
+            task.cancel()
+        await asyncio.wait([living])
+        self._living = None
+
+    async def _live(self) -> None:
+        while True:
+            self.gateway = next(self._gateways)
+            query = {"session_id": self.session_id, "since": self.since} if self.session_id else {}
+            try:
+                async with self.gateway.connect(
+                    query=urlencode(query), max_queue=None, ping_interval=None, close_timeout=1
+                ) as socket:
+                    await self._converse(socket)
+            except (OSError, TimeoutError, WebSocketException) as error:
+                if isinstance(error, ConnectionClosed) and error.rcvd and error.rcvd.code == TAKEN_OVER:
+                    self.problems.append("told that the session was opened elsewhere")
+            finally:
+                self._socket = None
+                self.online.clear()
+            await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _converse(self, socket: ClientConnection) -> None:
+        hello = await receive(socket, HELLO_SECONDS)
+        if "error" in hello:
+            return
+        if self.session_id is not None and hello != {"session_id": self.session_id, "resumed": True}:
+            self.problems.append(f"the session is gone: {hello}")
+        self.session_id = hello["session_id"]
+        self._socket = socket
+        self.online.set()
+        for message_id in list(self.waiting):
+            await self._send(message_id)
+        async for data in socket:
+            self._take(json.loads(data))
+
+    async def ask(self, message: str) -> str:
+        """Have a prompt answered, however often it must be sent; its id."""
+        message_id = new_id()
+        self.waiting[message_id] = message
+        await self._send(message_id)
+        return message_id
+
+    async def _send(self, message_id: str) -> None:
+        if self._socket is not None and message_id in self.waiting:
+            self.sent[message_id] += 1
+            with suppress(ConnectionClosed):
+                await self._socket.send(json.dumps({"message_id": message_id, "message": self.waiting[message_id]}))
+
+    async def _repeat(self, message_id: str) -> None:
+        await asyncio.sleep(PAUSE_SECONDS)
+        await self._send(message_id)
+
+    def _take(self, frame: Frame) -> None:
+        error = frame.get("error")
+        if error == "Invalid JSON format":
+            self._probed.set()
+        elif error in PASSING and frame.get("message_id") in self.waiting:
+            repeating = asyncio.create_task(self._repeat(frame["message_id"]))
+            self._repeating.add(repeating)
+            repeating.add_done_callback(self._repeating.discard)
+        elif error is not None:
+            if error not in PASSING:
+                self.problems.append(f"told: {frame}")
+        else:
+            (self.pushes if frame.get("tool_name") == PUSHED_BY else self.answers).append(frame)
+            self.waiting.pop(frame["message_id"], None)
+            if (key := (frame["message_id"], frame["timestamp"])) not in self._seen:
+                self._seen.add(key)
+                self.since = frame["timestamp"]
+        self._changed.set()
+
+    async def until(self, check: Callable[[], object]) -> None:
+        """Wait until something holds that can only change with a frame."""
+        while not check():
+            self._changed.clear()
+            await self._changed.wait()
+
+    async def until_answered(self) -> None:
+        """Wait until every prompt has its answer."""
+        await self.until(lambda: not self.waiting)
+
+    async def probe(self) -> None:
+        """Wait until everything that was on its way has come."""
+        await self.online.wait()
+        assert self._socket is not None
+        self._probed.clear()
+        await self._socket.send("no JSON")
+        await self._probed.wait()
+
+    async def talk(self, done: asyncio.Event) -> None:
+        """Ask one thing after the other until told that it is enough, every fourth one a question of the FAQ."""
+        for n in itertools.count():
+            await self.ask(FAQS[n % len(FAQS)].question if n % 4 == 3 else unique("질문"))
+            await self.until_answered()
+            if done.is_set():
+                return
+
+
+class Crowd:
+    """Visitors of one row of the matrix; use it as a context manager. They all leave at its end."""
+
+    def __init__(self, gateways: Sequence[Gateway], size: int, *, first: int = 0) -> None:
+        self.visitors = [FrontEnd(gateways, first + n) for n in range(size)]
+        self._done = asyncio.Event()
+        self._talking: list[asyncio.Task[None]] = []
+
+    @property
+    def answered(self) -> int:
+        """How many answers have come."""
+        return sum(len(visitor.answers) for visitor in self.visitors)
+
+    def talk(self) -> None:
+        """Begin to ask without a pause."""
+        self._talking = [asyncio.create_task(visitor.talk(self._done)) for visitor in self.visitors]
+
+    async def more_answers(self, count: int | None = None) -> None:
+        """Wait for so many more answers, two for each visitor unless told."""
+        enough = self.answered + (2 * len(self.visitors) if count is None else count)
+        await become(lambda: self.answered >= enough, 30, f"{enough} answers")
+
+    async def finish(self) -> None:
+        """Ask no more, and wait for the last answer."""
+        self._done.set()
+        await asyncio.gather(*self._talking)
+        await asyncio.gather(*(visitor.until_answered() for visitor in self.visitors))
+
+    async def __aenter__(self) -> Self:
+        for visitor in self.visitors:
+            visitor.come()
+        for visitor in self.visitors:
+            await visitor.online.wait()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._talking:
+            task.cancel()
+        await asyncio.gather(*(visitor.leave() for visitor in self.visitors))

@@ -1,0 +1,427 @@
+"""/metrics: what happened is counted, once and under its name, whichever worker is asked."""
+
+import json
+import re
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+import pytest
+from websockets.exceptions import InvalidStatus
+
+from tests.observability import promql, provoke
+from tests.observability.conftest import Pair, TakenOver
+from tests.observability.scrape import Scrape, difference, scrape
+from tests.support.backends import Held, answer
+from tests.support.card_qna import FAQS
+from tests.support.chat import visit
+from tests.support.cluster import holder_of, instance_ids
+from tests.support.gateway import Gateway
+from tests.support.network import TcpProxy
+from tests.support.processes import ROOT
+from tests.support.waiting import become, eventually
+from tests.support.world import NewGateway, NewWorld, unique
+
+pytestmark = pytest.mark.anyio
+
+DASHBOARD = ROOT / "monitoring" / "grafana-dashboard.json"
+ALERTS = ROOT / "monitoring" / "alerts.yml"
+
+PARTS = ("store_prompt", "wait", "upstream", "store_answer", "send")
+COUNTED = (
+    "gateway_sessions_opened", "gateway_prompts", "gateway_turn_seconds", "gateway_upstream_calls", "gateway_pushes",
+    "gateway_caught_up_answers", "gateway_turns_taken_over",
+)  # fmt: skip
+
+NEW = {"gateway_sessions_opened_total{new}": 1}
+ASKED = NEW | {f"gateway_turn_seconds_count{{{part}}}": 1 for part in PARTS if part != "upstream"}
+DISPATCHED = ASKED | {"gateway_turn_seconds_count{upstream}": 1, "gateway_prompts_total{llm}": 1}
+BY_LLM = DISPATCHED | {"gateway_upstream_calls_total{llm,ok}": 1}
+BY_FAQ = ASKED | {"gateway_prompts_total{faq}": 1}
+TWICE = {name: 2.0 * count for name, count in BY_LLM.items()} | NEW
+TWELVE = {name: 12.0 * count for name, count in BY_FAQ.items()} | NEW
+LOGIN = {"gateway_upstream_calls_total{mcp,ok}": 1}
+
+Provoke = Callable[[Pair], Awaitable[None]]
+
+# What each adds on the first of the two instances.
+EXPECTED: dict[Provoke, dict[str, float]] = {
+    provoke.ask_llm: BY_LLM,
+    provoke.ask_faq: BY_FAQ,
+    provoke.ask_term: ASKED | {"gateway_prompts_total{term}": 1},
+    provoke.send_again: BY_LLM
+    | {"gateway_prompts_total{duplicate}": 2, "gateway_prompts_total{refused_invalid_json}": 1},
+    provoke.send_no_json: NEW | {"gateway_prompts_total{refused_invalid_json}": 1},
+    provoke.send_an_invalid_message: NEW | {"gateway_prompts_total{refused_invalid_message}": 1},
+    provoke.take_an_id_of_another_session: BY_FAQ
+    | {"gateway_sessions_opened_total{new}": 2, "gateway_prompts_total{refused_invalid_message}": 1},
+    provoke.send_too_many_at_once: TWICE | {"gateway_prompts_total{refused_pending}": 1},
+    provoke.send_too_many_in_a_minute: TWELVE | {"gateway_prompts_total{refused_rate}": 1},
+    provoke.come_from_a_foreign_origin: {"gateway_sessions_opened_total{refused_403}": 1},
+    provoke.come_when_it_is_full: {
+        "gateway_sessions_opened_total{new}": 6,
+        "gateway_sessions_opened_total{refused_503}": 1,
+    },
+    provoke.come_back: NEW | {"gateway_sessions_opened_total{resumed}": 1},
+    provoke.log_in_here: NEW | LOGIN | {"gateway_pushes_total{local}": 1},
+    provoke.log_in_for_there: LOGIN | {"gateway_pushes_total{remote}": 1},
+    provoke.log_in_from_there: NEW | {"gateway_caught_up_answers_total{}": 1},
+    provoke.fail_to_log_in: NEW | {"gateway_upstream_calls_total{mcp,failed}": 1},
+    provoke.answer_with_a_status: DISPATCHED | {"gateway_upstream_calls_total{llm,status}": 1},
+    provoke.answer_without_sense: DISPATCHED | {"gateway_upstream_calls_total{llm,format}": 1},
+    provoke.answer_with_a_reset: DISPATCHED | {"gateway_upstream_calls_total{llm,unreachable}": 1},
+}
+
+
+@pytest.mark.parametrize("what", EXPECTED, ids=[str(getattr(what, "__name__", "fails")) for what in EXPECTED])
+async def test_what_happens_is_counted_once_and_nothing_else(pair: Pair, what: Provoke) -> None:
+    """Every counter of turns, sessions, calls and pushes, before and after."""
+    await provoke.all_gone(pair)
+    before = scrape(pair.here)
+    await what(pair)
+    with suppress(AssertionError):  # what is compared next shows what is missing
+        await become(lambda: difference(before, scrape(pair.here), *COUNTED) == EXPECTED[what], 2)
+    assert difference(before, scrape(pair.here), *COUNTED) == EXPECTED[what]
+
+
+async def test_a_turn_that_was_taken_over_is_counted(taken_over: TakenOver) -> None:
+    """By the instance that answers it, once, as a prompt like any other."""
+    assert difference(taken_over.before, taken_over.after, *COUNTED) == {
+        "gateway_turns_taken_over_total{}": 1,
+        "gateway_prompts_total{llm}": 1,
+        "gateway_upstream_calls_total{llm,ok}": 1,
+    } | {f"gateway_turn_seconds_count{{{part}}}": 1 for part in PARTS if part != "store_prompt"}
+
+
+async def test_the_parts_of_a_turn_add_up_to_what_the_visitor_waited(pair: Pair) -> None:
+    """In seconds, and the time of the LLM server stands under `upstream`."""
+    message = unique("느린 질문")
+    held = Held(answer("드디어"))
+    pair.cluster.world.llm.on(message, held)
+    async with visit(pair.here) as visitor:
+        before, at = scrape(pair.here), time.monotonic()
+        await visitor.prompt(message)
+        await pair.cluster.world.llm.called(query=message)
+        called_at = time.monotonic()
+        await become(lambda: scrape(pair.here).value("gateway_oldest_turn_seconds") > 0)
+        released_at = time.monotonic()
+        held.release()
+        await visitor.receive()
+        waited = time.monotonic() - at
+    name = "gateway_turn_seconds_sum"
+    await become(lambda: scrape(pair.here).value("gateway_turns_in_hand") == 0)
+    after = scrape(pair.here)
+    parts = {part: after.value(name, part=part) - before.value(name, part=part) for part in PARTS}
+    assert parts["upstream"] >= released_at - called_at
+    assert released_at - called_at <= sum(parts.values()) <= waited + 0.1
+
+
+async def test_gauges_show_what_is_there_now(pair: Pair) -> None:
+    """Sessions, turns in hand and the age of the oldest one, within the second in which they are measured."""
+    message = unique("들고 있는 질문")
+    held = Held(answer("놓았다"))
+    pair.cluster.world.llm.on(message, held)
+    await provoke.all_gone(pair)
+    async with visit(pair.here) as visitor, visit(pair.here):
+        await visitor.prompt(message)
+        await pair.cluster.world.llm.called(query=message)
+
+        def shown() -> tuple[float, float, bool]:
+            now = scrape(pair.here)
+            oldest = now.value("gateway_oldest_turn_seconds")
+            return now.value("gateway_sessions"), now.value("gateway_turns_in_hand"), 0 < oldest < 5
+
+        await become(lambda: shown() == (2, 1, True), what="two sessions and a turn")
+        held.release()
+        await visitor.receive()
+    await become(lambda: shown() == (0, 0, False), what="nothing left")
+    now = scrape(pair.here)
+    assert now.value("gateway_listen_age_seconds") < 5
+    assert 0 <= now.value("gateway_event_loop_lag_seconds") < 5
+    assert {sample.labels["database"] for sample in now.named("gateway_db_connections_in_use")} == {
+        "chatdb",
+        "card_qna_db",
+    }
+    assert now.value("gateway_build_info") == 1
+
+
+async def test_batches_and_waiting_for_the_database_are_measured(pair: Pair) -> None:
+    """Rows by statement, and the wait for a connection by database."""
+    before = scrape(pair.here)
+    await provoke.ask_faq(pair)
+    after = scrape(pair.here)
+    for statement in ("store_prompts", "store_answers", "open_sessions"):
+        rows = [one.value("gateway_batch_rows_sum", statement=statement) for one in (before, after)]
+        assert rows[1] - rows[0] == 1, statement
+    waits = [one.value("gateway_db_wait_seconds_count", database="chatdb") for one in (before, after)]
+    assert waits[1] - waits[0] >= 3
+
+
+async def test_an_instance_that_stops_or_is_full_refuses_under_different_names(
+    pair: Pair, new_gateway: NewGateway
+) -> None:
+    """Both are 503 to the balancer; who reads the dashboard has to tell a restart from a lack of room."""
+    before_full = scrape(pair.here)
+    await provoke.come_when_it_is_full(pair)
+    full = difference(before_full, scrape(pair.here), "gateway_sessions_opened")
+    world = pair.cluster.world
+    stopping = new_gateway(world)
+    message = unique("마지막 질문")
+    held = Held(answer("끝"))
+    world.llm.on(message, held)
+    async with visit(stopping) as visitor:
+        await visitor.prompt(message)
+        await world.llm.called(query=message)
+        before = scrape(stopping)
+        stopping.process.send_signal(signal.SIGTERM)
+        await become(lambda: stopping.http.get("/api/health/ready").status_code == 503)
+        with pytest.raises(InvalidStatus):
+            async with stopping.connect():
+                pass
+        await visitor.prompt("너무 늦은 질문")
+        assert (await visitor.receive())["error"] == "Server is restarting"
+        after = scrape(stopping)
+        held.release()
+        await visitor.receive()
+    assert after.value("gateway_prompts_total", outcome="refused_draining") == 1
+    draining = difference(before, after, "gateway_sessions_opened")
+    assert draining
+    assert not set(draining) & set(full), "one name for two reasons"
+
+
+async def test_answers_that_wait_for_the_database_are_counted_until_they_are_stored(
+    new_world: NewWorld, new_gateway: NewGateway
+) -> None:
+    """And the age of the last sign from the LISTEN connection grows from where it was, not from the start."""
+    world = new_world()
+    with TcpProxy(world.chatdb.server.port) as proxy:
+        gateway = new_gateway(world, start="python", DATABASE_URL=world.chatdb.url_at(proxy.port), DB_TIMEOUT="1")
+        started_at = time.monotonic()
+        message = unique("저장을 기다리는 답")
+        held = Held(answer("기다립니다"))
+        world.llm.on(message, held)
+        async with visit(gateway) as visitor:
+            await visitor.prompt(message)
+            await world.llm.called(query=message)
+            await become(lambda: time.monotonic() - started_at > 3, what="it has run for a while")
+            proxy.cut()
+            cut_at = time.monotonic()
+            held.release()
+            await visitor.receive()
+            await become(lambda: scrape(gateway).value("gateway_unstored_answers") == 1, what="an answer waits")
+            lost_for = time.monotonic() - cut_at
+            # It is heard from every 2 s while all is well, and measured once a second.
+            age = scrape(gateway).value("gateway_listen_age_seconds")
+            proxy.mend()
+            await become(lambda: scrape(gateway).value("gateway_unstored_answers") == 0, what="it is stored")
+            await become(lambda: scrape(gateway).value("gateway_listen_age_seconds") < 2.5, what="LISTEN is back")
+            async with gateway.connect():
+                pass
+        assert age <= lost_for + 2.2
+
+
+async def test_a_session_that_the_database_refuses_is_counted(new_world: NewWorld, new_gateway: NewGateway) -> None:
+    """So are prompts that it could not take: the dashboard shows that visitors are turned away, and why."""
+    world = new_world()
+    with TcpProxy(world.chatdb.server.port) as proxy:
+        gateway = new_gateway(world, start="python", DATABASE_URL=world.chatdb.url_at(proxy.port), DB_TIMEOUT="1")
+        async with visit(gateway) as visitor:
+            before = scrape(gateway)
+            proxy.cut()
+            await visitor.prompt(unique("저장되지 못한 질문"))
+            assert "DB operation failed" in (await visitor.receive())["error"]
+            async with gateway.connect() as socket:
+                assert "DB operation failed" in str(await socket.recv())
+            grown = difference(before, scrape(gateway), "gateway_sessions_opened", "gateway_prompts")
+            proxy.mend()
+    assert any(name.startswith("gateway_prompts_total{refused_") for name in grown), grown
+    assert any(name.startswith("gateway_sessions_opened_total{") for name in grown), grown
+
+
+def worker_pids(gateway: Gateway) -> set[int]:
+    """The worker processes: those that are no helper of the multiprocessing module."""
+    children = psutil.Process(gateway.process.pid).children()
+    alive = [child for child in children if child.status() != psutil.STATUS_ZOMBIE]
+    return {child.pid for child in alive if "spawn_main" in " ".join(child.cmdline())}
+
+
+async def test_any_worker_shows_the_sum_over_all(new_world: NewWorld, new_gateway: NewGateway) -> None:
+    """Turns and sessions of two workers; and a worker that was killed leaves its counts, but none of its sessions."""
+    world = new_world()
+    gateway = new_gateway(world, arguments=("--workers", "2"))
+    eventually(lambda: len(instance_ids(world.chatdb)) == 2, what="both workers are instances")
+
+    async def shown(count: int = 8) -> list[Scrape]:
+        scrapes = []
+        for _ in range(count):
+            async with gateway.async_http() as http:  # a connection of its own, for either worker
+                scrapes.append(Scrape((await http.get("/metrics")).text))
+        return scrapes
+
+    async def all_show(name: str, value: float, **labels: str) -> bool:
+        return {one.value(name, **labels) for one in await shown()} == {value}
+
+    async with AsyncExitStack() as stack:
+        visitors = [await stack.enter_async_context(visit(gateway)) for _ in range(4)]
+        while len({holder_of(world.chatdb, visitor.session_id) for visitor in visitors}) < 2:
+            visitors.append(await stack.enter_async_context(visit(gateway)))
+        for visitor in visitors:
+            await visitor.ask(FAQS[0].question)
+        total = len(visitors)
+        await become(lambda: all_show("gateway_prompts_total", total, outcome="faq"), what="all prompts are shown")
+        await become(lambda: all_show("gateway_turn_seconds_count", total, part="send"))
+        await become(lambda: all_show("gateway_sessions", total), what="all sessions are shown")
+        assert await all_show("gateway_build_info", 1)
+        before = worker_pids(gateway)
+        psutil.Process(min(before)).kill()
+        await become(
+            lambda: len(worker_pids(gateway)) == 2 and worker_pids(gateway) != before, 20, "a new worker is there"
+        )
+        left = [visitor for visitor in visitors if visitor.socket.close_code is None]
+        assert await become_sum(lambda: all_show("gateway_sessions", len(left)))
+        assert await all_show("gateway_prompts_total", total, outcome="faq")
+
+
+async def become_sum(check: Callable[[], Awaitable[bool]]) -> bool:
+    await become(check, 15, "what the killed worker held is gone")
+    return True
+
+
+async def test_switched_off_it_is_not_there(new_world: NewWorld, new_gateway: NewGateway) -> None:
+    gateway = new_gateway(new_world(), METRICS="false")
+    assert gateway.http.get("/metrics").status_code == 404
+    assert gateway.http.get("/api/health/ready").status_code == 200
+
+
+UNITS = ("_seconds", "_bytes", "_rows", "_info")
+OTHER_UNITS = re.compile(r"milli|_ms$|_ms_|minutes|micro|percent|kilo|_kb|_mb")
+STANDARD = re.compile(r"process_|python_")
+
+
+async def test_names_and_units_follow_the_conventions(pair: Pair) -> None:
+    """Counters end in _total, times are seconds, one prefix, a help text for each, the same labels on each sample."""
+    await provoke.ask_llm(pair)
+    now = scrape(pair.here)
+    ours = [family for family in now.families if not STANDARD.match(family.name)]
+    assert len(ours) > 10
+    for family in ours:
+        assert re.fullmatch(r"gateway_[a-z_]+", family.name), family.name
+        assert family.documentation.strip(), family.name
+        assert not OTHER_UNITS.search(family.name), family.name
+        names = {sample.name for sample in family.samples}
+        if family.type == "counter":
+            assert names <= {f"{family.name}_total", f"{family.name}_created"}
+        if family.type == "histogram":
+            assert family.name.endswith(UNITS), family.name
+        labels = {tuple(sorted(set(sample.labels) - {"le"})) for sample in family.samples}
+        assert len(labels) <= 1, f"{family.name} has samples with different labels: {labels}"
+    assert not [family.name for family in ours if family.type == "unknown"]
+
+
+# The dashboard and the alerts
+
+
+def dashboard() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(DASHBOARD.read_text("utf-8"))
+    return found
+
+
+def panels() -> list[dict[str, Any]]:
+    return [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
+
+
+def alerts() -> list[dict[str, Any]]:
+    import yaml  # type: ignore[import-untyped]
+
+    return [rule for group in yaml.safe_load(ALERTS.read_text("utf-8"))["groups"] for rule in group["rules"]]
+
+
+def expressions() -> dict[str, str]:
+    """Every PromQL expression, by where it stands."""
+    found = {f"{panel['title']} {target['refId']}": target["expr"] for panel in panels() for target in panel["targets"]}
+    for variable in dashboard()["templating"]["list"]:
+        if variable["type"] == "query":
+            found[f"${variable['name']}"] = variable["query"]["query"]
+    return found | {rule["alert"]: rule["expr"] for rule in alerts()}
+
+
+async def test_the_dashboard_and_the_alerts_ask_only_for_what_there_is(pair: Pair) -> None:
+    """Metric names, label names and label values, as a real instance shows them after all that can happen."""
+    for what in EXPECTED:
+        await provoke.all_gone(pair)
+        await what(pair)
+    real = scrape(pair.here)
+    known = {sample.name for sample in real.samples}
+    used: set[str] = set()
+    for place, expression in expressions().items():
+        for selector in promql.selectors(expression):
+            used.add(selector.metric)
+            if selector.metric in promql.OF_PROMETHEUS:
+                continue
+            assert selector.metric in known, f"{place}: there is no {selector.metric}"
+            for matcher in selector.matchers:
+                values = {sample.labels.get(matcher.label) for sample in real.named(selector.metric)} - {None}
+                assert values, f"{place}: {selector.metric} has no label {matcher.label}"
+                assert any(matcher.matches(str(value)) for value in values), f"{place}: {matcher} matches none"
+        for label in promql.grouped_by(expression):
+            labels = {name for sample in real.samples if sample.name in promql.metrics(expression) for name in sample.labels}
+            assert label in labels | promql.LABELS_OF_PROMETHEUS, f"{place}: nothing to group has {label}"
+    families = {family.name for family in real.families if family.name.startswith("gateway_")}
+    shown = {re.sub(r"_(total|bucket|count|sum)$", "", name) for name in used}
+    assert {name for name in families if not name.endswith("_created")} <= shown, "each metric is shown somewhere"
+
+
+def test_the_dashboard_can_be_imported() -> None:
+    """The data source is a variable, no panel lies on another, and each has an English title and a Korean line."""
+    whole = dashboard()
+    assert {"type": "datasource", "query": "prometheus"}.items() <= next(
+        variable for variable in whole["templating"]["list"] if variable["name"] == "datasource"
+    ).items()
+    rows = [panel["title"] for panel in whole["panels"] if panel["type"] == "row"]
+    assert rows == ["Is it well?", "What is slow?", "Who is to blame?", "Capacity"]
+    ids = [panel["id"] for panel in whole["panels"]]
+    assert len(set(ids)) == len(ids)
+    taken: set[tuple[int, int]] = set()
+    for panel in whole["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        assert place["x"] + place["w"] <= 24
+        taken |= cells
+    for panel in panels():
+        assert panel["title"].isascii(), panel["title"]
+        assert re.search(r"[가-힣]", panel["description"]), panel["title"]
+        assert "\n" not in panel["description"]
+        assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}, panel["title"]
+        assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+        assert panel["targets"], panel["title"]
+
+
+def test_each_alert_says_what_it_means_and_what_to_do_first() -> None:
+    rules = alerts()
+    assert len({rule["alert"] for rule in rules}) == len(rules)
+    for rule in rules:
+        assert set(rule) == {"alert", "expr", "for", "labels", "annotations"}, rule
+        assert re.fullmatch(r"Gateway[A-Za-z]+", rule["alert"])
+        assert re.fullmatch(r"[0-9]+[smh]", rule["for"]), rule["alert"]
+        assert rule["labels"]["severity"] in ("critical", "warning", "info"), rule["alert"]
+        assert set(rule["annotations"]) == {"summary", "description"}, rule["alert"]
+        assert rule["annotations"]["summary"].endswith("."), rule["alert"]
+        assert "First:" in rule["annotations"]["description"], rule["alert"]
+
+
+def test_the_operations_page_names_every_metric_and_every_alert() -> None:
+    """And no metric or alert that is not there."""
+    text = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    names = {rule["alert"] for rule in alerts()}
+    assert set(re.findall(r"\bGateway[A-Z][A-Za-z]+\b", text)) == names
+    used = {name for expression in expressions().values() for name in promql.metrics(expression)}
+    for name in used - promql.OF_PROMETHEUS:
+        assert f"`{re.sub(r'_(bucket|count|sum)$', '', name)}" in text, name
