@@ -172,6 +172,14 @@ async def test_every_documented_status_comes_as_documented(scene: Scene, operati
 
 
 @EVERY_OPERATION
+async def test_no_other_status_comes_whatever_fails(scene: Scene, operation: Operation) -> None:
+    """What brings one operation to an error is tried with all of them."""
+    for status in sorted({status for _, status in STATUSES} - NEEDS_PATIENCE):
+        for response in provoke(scene, operation, status):
+            operation.assert_documented(response)
+
+
+@EVERY_OPERATION
 def test_no_other_status_comes_whatever_is_sent(default_gateway: Gateway, operation: Operation) -> None:
     """Bodies, queries and headers that no client of ours sends; and the document's own examples, tried out."""
     path = operation.path.format_map(dict.fromkeys(operation.parameters("path"), new_id()))

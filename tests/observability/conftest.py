@@ -10,8 +10,9 @@ from tests.support.backends import Hang, answer
 from tests.support.chat import visit
 from tests.support.cluster import Cluster, Tally, instance_ids, tally
 from tests.support.gateway import Gateway
+from tests.support.network import TcpProxy
 from tests.support.waiting import become
-from tests.support.world import NewWorld, add_personas, unique
+from tests.support.world import NewWorld, World, add_personas, unique
 
 # Small enough to be reached by a test, large enough not to be by one that does not want to.
 LIMITS = {"MAX_PENDING_PROMPTS": "1", "PROMPTS_PER_MINUTE": "12", "MAX_SESSIONS": "6"}
@@ -40,6 +41,35 @@ def pair(new_world: NewWorld) -> Iterator[Pair]:
         new_world(), 2, start="python", ENVIRONMENT="production", FRONTEND_HOST="https://chat.example", **LIMITS
     ) as cluster:
         yield Pair(cluster, *add_personas(cluster.world.chatdb, "김하늘"))
+
+
+@dataclass(frozen=True)
+class Cuttable:
+    """An instance in production whose ways to its two databases can be cut and frozen."""
+
+    gateway: Gateway
+    world: World
+    chatdb: TcpProxy
+    listen: TcpProxy
+    card_qna_db: TcpProxy
+
+
+@pytest.fixture(scope="package")
+def cuttable(new_world: NewWorld) -> Iterator[Cuttable]:
+    """Shared by the package, with a DB_TIMEOUT of 1 s: mend what you have cut."""
+    world = new_world()
+    port = world.chatdb.server.port
+    with TcpProxy(port) as chatdb, TcpProxy(port) as listen, TcpProxy(port) as card_qna_db:
+        settings = world.settings | {
+            "ENVIRONMENT": "production",
+            "FRONTEND_HOST": "https://chat.example",
+            "DB_TIMEOUT": "1",
+            "DATABASE_URL": world.chatdb.url_at(chatdb.port),
+            "LISTEN_DATABASE_URL": world.chatdb.url_at(listen.port),
+            "FAQ_DATABASE_URL": world.card_qna.url_at(card_qna_db.port),
+        }
+        with Gateway(settings, start="python") as gateway:
+            yield Cuttable(gateway, world, chatdb, listen, card_qna_db)
 
 
 @dataclass(frozen=True)

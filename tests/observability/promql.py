@@ -83,7 +83,7 @@ def selectors(expression: str) -> list[Selector]:
             # Grafana's own: label_values(metric, label)
             found.append(Selector(tokens[n + 2][1], ()))
             n += len(_until(tokens, n, ")"))
-        elif kind == "name" and text not in _WORDS | _GROUPING and following != "(":
+        elif kind == "name" and text not in _WORDS | _GROUPING and following not in {"(", *_GROUPING}:
             inside = _until(tokens, n + 2, "}") if following == "{" else []
             found.append(Selector(text, tuple(_matchers(inside))))
             n += len(inside) + 2 if following == "{" else 0

@@ -173,7 +173,7 @@ def test_no_representation_of_the_settings_shows_a_secret(monkeypatch: pytest.Mo
     settings = read_settings()
     assert "hunter2" in settings.database_url
     for text in (repr(settings), str(settings), f"{settings}", f"{settings!r:}", f"{settings!s}", repr([settings])):
-        assert "llmserver_url" in text
+        assert "frontend_host" in text
         assert_masked(text)
 
 
