@@ -40,8 +40,9 @@ async def test_what_is_no_json_object_in_a_text_frame_is_invalid_json(
         await visitor.goes_on()
 
 
-NO_UUID: list[Any] = ["", "nonsense", 17, 0, None, True, [], {}, [new_id()], new_id()[:-1], "x" * 36]
-NO_UUID += [new_id() + "\x00", "９" * 8 + "-９９９９" * 3 + "-" + "９" * 12, 1.5, -1]
+SOME_ID = "3f1c2f0e-5d7b-4a8e-9c55-0d1a6b2e7f90"
+NO_UUID: list[Any] = ["", "nonsense", 17, 0, None, True, [], {}, [SOME_ID], SOME_ID[:-1], "x" * 36]
+NO_UUID += [SOME_ID + "\x00", "９" * 8 + "-９９９９" * 3 + "-" + "９" * 12, 1.5, -1]
 
 
 @pytest.mark.parametrize("message_id", NO_UUID, ids=lambda value: repr(value)[:20])
@@ -55,7 +56,7 @@ async def test_a_message_id_that_is_no_uuid_is_invalid(default_gateway: Gateway,
         await visitor.goes_on()
 
 
-@pytest.mark.parametrize("frame", [{}, {"message": "안녕"}, {"session_id": new_id()}], ids=repr)
+@pytest.mark.parametrize("frame", [{}, {"message": "안녕"}, {"session_id": "none"}], ids=repr)
 async def test_a_missing_message_id_is_invalid(default_gateway: Gateway, frame: dict[str, Any]) -> None:
     async with visit(default_gateway) as visitor:
         await visitor.send(frame)

@@ -1,7 +1,6 @@
 """What holds for every path: slashes, errors, limits, CORS."""
 
 import json
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 from tests.support.gateway import ALLOWED_ORIGIN, Gateway
 from tests.support.http import assert_invalid, assert_sentence
 
-UNKNOWN = str(uuid.uuid4())
+UNKNOWN = "3f1c2f0e-5d7b-4a8e-9c55-0d1a6b2e7f90"
 GETS = ["/api/health", "/api/chat/personas", "/api/login/personas", "/api/qna/faq", "/api/qna/terms"]
 POSTS: dict[str, dict[str, Any]] = {
     "/api/chat/feedback": {"message_id": UNKNOWN, "is_helpful": True},
