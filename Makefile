@@ -15,6 +15,10 @@ help: ## list the targets
 run: .venv/.demo-installed ## start the demo: the gateway and all it needs
 	@.venv/bin/python -m demo
 
+.PHONY: traffic
+traffic: .venv/.demo-installed ## send some minutes of traffic to a running demo, for /metrics and the dashboard
+	@.venv/bin/python -m demo.traffic
+
 test: .venv/.dev-installed ## run the tests
 	@.venv/bin/python -m pytest
 

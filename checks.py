@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from urllib.parse import urlsplit
 
 import asyncpg
 
@@ -46,22 +48,31 @@ async def check_all(settings: Settings) -> list[str]:
 
 async def check_databases(settings: Settings) -> list[str]:
     """The same for what only the databases can tell: whether they answer, and have enough connections."""
-    warnings = []
-    for name, dsn, wanted in (
-        ("DATABASE_URL", settings.database_url, settings.db_pool_size + 1),
+    wanted = [
+        ("DATABASE_URL", settings.database_url, settings.db_pool_size),
         ("FAQ_DATABASE_URL", settings.faq_database_url, settings.faq_db_pool_size),
-    ):
+        ("LISTEN_DATABASE_URL", settings.listen_database_url or settings.database_url, 1),
+    ]
+    warnings, limits, sums = [], dict[str, int](), Counter[str]()
+    for name, dsn, connections in wanted:
+        server = urlsplit(dsn).netloc.rpartition("@")[2] or urlsplit(dsn).query
+        sums[server] += connections * settings.web_concurrency
         try:
-            async with asyncio.timeout(settings.db_timeout):
-                connection = await asyncpg.connect(dsn)
-                try:
-                    limit = int(await connection.fetchval("SHOW max_connections"))
-                finally:
-                    connection.terminate()
+            limits[server] = await _max_connections(dsn, settings.db_timeout)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            warnings.append(f"{name} cannot be used: {describe(error)}")
-            continue
-        if wanted * settings.web_concurrency > limit:
-            all_wanted = f"{settings.web_concurrency} x {wanted}"
-            warnings.append(f"{name}: up to {all_wanted} connections are wanted, the server has {limit}")
+            if name != "LISTEN_DATABASE_URL" or settings.listen_database_url:
+                warnings.append(f"{name} cannot be used: {describe(error)}")
+    for server, limit in limits.items():
+        if sums[server] > limit:
+            names = " and ".join(name for name, dsn, _ in wanted[:2] if server in dsn)
+            warnings.append(f"{names}: up to {sums[server]} connections are wanted, the server has {limit}")
     return warnings
+
+
+async def _max_connections(dsn: str, timeout: float) -> int:
+    async with asyncio.timeout(timeout):
+        connection = await asyncpg.connect(dsn)
+        try:
+            return int(await connection.fetchval("SHOW max_connections"))
+        finally:
+            connection.terminate()

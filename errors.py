@@ -18,6 +18,8 @@ REASONS = {
     RESTARTING: "refused_draining",
     TOO_MANY_PENDING: "refused_pending",
     TOO_MANY_MESSAGES: "refused_rate",
+    DB_FAILED: "refused_database",
+    UNKNOWN_ERROR: "refused_unforeseen",
 }
 
 # What the bot says when the LLM server fails
@@ -34,6 +36,7 @@ NO_PERSONA = "There is no such persona."
 MCP_FAILED = "The recommendation could not be made. Try again."
 BODY_TOO_LARGE = "The request body is too large."
 BODY_TOO_SLOW = "The request body did not arrive in time."
+FOREIGN_ORIGIN = "This origin is not allowed."
 TOO_MANY_SESSIONS = "The server has all the sessions it can hold. Try again."
 
 

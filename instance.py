@@ -60,7 +60,7 @@ class Instance:
         self.listener: Listener | None = None
         self._tasks = TaskOwner("instance")
         self._signs: dict[int, tuple[int, float]] = {}
-        self._started_at = self._measured_at = time.monotonic()
+        self._measured_at = time.monotonic()
 
     def look_after(self, work: Coroutine[Any, Any, None]) -> None:
         """Owns work that goes on for as long as the instance runs."""
@@ -71,7 +71,6 @@ class Instance:
 
     async def check(self) -> dict[str, str | None]:
         """What this instance needs to serve: why it is missing, or None. What is in SHOWN_ONLY is not needed."""
-        heard_at = self.listener.heard_at if self.listener else None
         version, is_there = await asyncio.gather(
             _answer(self.chatdb, "get_schema_version"), _answer(self.card_qna_db, "ping")
         )
@@ -81,7 +80,7 @@ class Instance:
             "chatdb": None if version else "does not answer",
             "schema": "is older than this program" if is_older else None,
             "card_qna_db": None if is_there else "does not answer",
-            "listen": None if heard_at is not None else "the LISTEN connection is lost",
+            "listen": None if self.listener and self.listener.is_listening else "the LISTEN connection is lost",
             "llm_server": self.upstream.llm_failure,
         }
 
@@ -173,8 +172,7 @@ class Instance:
         metrics.sessions.set(len(self.sessions))
         for name, database in (("chatdb", self.chatdb), ("card_qna_db", self.card_qna_db)):
             metrics.db_connections.labels(name).set(database.connections_in_use)
-        heard_at = self.listener.heard_at if self.listener else None
-        metrics.listen_age.set(now - heard_at if heard_at is not None else now - self._started_at)
+        metrics.listen_age.set(now - self.listener.heard_at if self.listener else 0.0)
         self.turns.measure()
 
     async def drain(self) -> None:

@@ -29,7 +29,8 @@ class Listener:
         self._channel = channel
         self._instance_id = instance_id
         self._timeout = timeout
-        self.heard_at: float | None = None  # time.monotonic() when it last answered; None while it is lost
+        self.heard_at = time.monotonic()  # when it last answered
+        self.is_listening = False
         self.heard = asyncio.Event()
 
     async def listen(self, on_word: Callable[[UUID], None], on_connected: Callable[[], None]) -> None:
@@ -46,8 +47,8 @@ class Listener:
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 logger.warning("LISTEN connection lost", extra=fields(error=describe(error)))
             finally:
-                pause = RECONNECT_SECONDS[0] if self.heard_at is not None else min(pause * 2, longest)
-                self.heard_at = None
+                pause = RECONNECT_SECONDS[0] if self.is_listening else min(pause * 2, longest)
+                self.is_listening = False
                 if connection is not None:
                     connection.terminate()
             await asyncio.sleep(pause)
@@ -67,11 +68,14 @@ class Listener:
             # A backend whose connection died silently may still hold the lock for a while.
             if not has_lock:
                 has_lock = await connection.fetchval(
-                    "SELECT pg_try_advisory_lock($1::int, $2::int)", INSTANCE_LOCK, self._instance_id
+                    "SELECT pg_try_advisory_lock($1::int, $2::int)",
+                    INSTANCE_LOCK,
+                    self._instance_id,
+                    timeout=WATCH_SECONDS,
                 )
             else:
-                await connection.fetchval("SELECT 1")
-            self.heard_at = time.monotonic()
+                await connection.fetchval("SELECT 1", timeout=WATCH_SECONDS)
+            self.heard_at, self.is_listening = time.monotonic(), True
             self.heard.set()
             try:
                 async with asyncio.timeout(WATCH_SECONDS):

@@ -28,6 +28,7 @@ from prometheus_client import (
     Counter,
     Gauge,
     Histogram,
+    disable_created_metrics,
 )
 from prometheus_client import generate_latest as generate
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -64,6 +65,7 @@ batch_rows = Histogram(
 loop_lag = _gauge("gateway_event_loop_lag_seconds", "How late the event loop wakes what has slept", largest=True)
 listen_age = _gauge("gateway_listen_age_seconds", "Age of the last sign from the LISTEN connection", largest=True)
 build_info = _gauge("gateway_build_info", "Version of the gateway and of Python", "version", "python", largest=True)
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second line for each counter, of no use here
 REGISTRY.unregister(PLATFORM_COLLECTOR)  # build_info has it
 build_info.labels(VERSION, platform.python_version()).set(1)
 

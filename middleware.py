@@ -7,6 +7,7 @@ from uuid import uuid4
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+_FIRST = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 
@@ -33,15 +34,13 @@ class Edge:
             peername = transport.get_extra_info("peername") if transport else None
             scope["gateway.peer"] = peername[0] if isinstance(peername, tuple) else None
             scope["gateway.is_tls"] = transport is not None and transport.get_extra_info("sslcontext") is not None
-            await self._app(scope, receive, send)
-            return
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex.encode()
         scope["state"]["request_id"] = request_id.decode()
 
         async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"].append((b"x-request-id", request_id))
+            if message["type"] in _FIRST:
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
             await send(message)
 
         await self._app(scope, receive, send_with_id)

@@ -14,7 +14,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 import metrics
 from database import BatchWriter, Database
-from errors import DatabaseError
+from errors import DatabaseError, Refused
 from logs import fields, session_hash
 from payloads import read_uuid
 from settings import Settings
@@ -100,8 +100,13 @@ class Session:
         except (RuntimeError, WebSocketDisconnect, OSError):
             self.is_open = False
 
-    async def send_error(self, text: str, message_id: UUID | None = None) -> None:
-        await self.send(orjson.dumps({"error": text, "message_id": message_id} if message_id else {"error": text}))
+    async def refuse(self, refused: Refused) -> None:
+        """Answers a frame with an error."""
+        metrics.prompts.labels(refused.reason).inc()
+        about = fields(session=session_hash(self.id), message_id=refused.message_id, reason=refused.reason)
+        logger.info("prompt refused", extra=about)
+        frame: dict[str, object] = {"error": refused.text}
+        await self.send(orjson.dumps(frame | {"message_id": refused.message_id} if refused.message_id else frame))
 
     async def close(self, code: int, reason: str) -> None:
         """Closes the socket, by force if the visitor does not let it be closed."""

@@ -123,13 +123,12 @@ class Turns:
                 turn.mark("store_prompt")
                 await self._answer_in_order(turn)
         except errors.Refused as refused:
-            await session.send_error(refused.text, refused.message_id)
+            await session.refuse(refused)
         except Exception as error:
             if len(self._uncertain) < MAX_UNCERTAIN:
                 self._uncertain[turn.message_id] = time.monotonic() + UNCERTAIN_SECONDS
-            await session.send_error(
-                errors.DB_FAILED if isinstance(error, errors.DatabaseError) else errors.UNKNOWN_ERROR, turn.message_id
-            )
+            text = errors.DB_FAILED if isinstance(error, errors.DatabaseError) else errors.UNKNOWN_ERROR
+            await session.refuse(errors.Refused(text, turn.message_id))
             if not isinstance(error, errors.DatabaseError):
                 raise
         finally:
@@ -145,7 +144,8 @@ class Turns:
             raise errors.DatabaseError
         if known["session_id"] != turn.session_id or not known["is_user"]:
             raise _already_used(turn.message_id)
-        metrics.prompts.labels("duplicate").inc()
+        if not known["claimed"]:
+            metrics.prompts.labels("duplicate").inc()
         if known["created_at"] is not None:
             await session.send(answer_frame(known["message_id"], known["created_at"], stored_answer(known)))
         return bool(known["claimed"])

@@ -67,27 +67,27 @@ class Upstream:
                 self._llm_url, {"query": message, "session_id": str(session_id)}, request_id
             )
             if not 200 <= status < 300:
-                return self._failure(LLM_STATUS.format(status), "status")
+                return self._failure(LLM_STATUS.format(status), "status", request_id)
             answer = read_reply(body)
         except ReplyUnusable:
-            return self._failure(LLM_FORMAT, "format")
+            return self._failure(LLM_FORMAT, "format", request_id)
         except TimeoutError:
-            return self._failure(LLM_TIMEOUT, "timeout")
+            return self._failure(LLM_TIMEOUT, "timeout", request_id)
         except (httpx.HTTPError, aiohttp.ClientError, OSError, ValueError) as error:
             if isinstance(error.__cause__, TimeoutError):
-                return self._failure(LLM_TIMEOUT, "timeout")
-            return self._failure(LLM_UNREACHABLE, "unreachable")
+                return self._failure(LLM_TIMEOUT, "timeout", request_id)
+            return self._failure(LLM_UNREACHABLE, "unreachable", request_id)
         except Exception:  # whatever it was, a prompt is not left without an answer
-            logger.exception("LLM reply not understood")
-            return self._failure(LLM_FORMAT, "format")
+            logger.exception("LLM reply not understood", extra=fields(message_id=request_id))
+            return self._failure(LLM_FORMAT, "format", request_id)
         self.llm_failure = None
         metrics.upstream_calls.labels("llm", "ok").inc()
         return answer
 
-    def _failure(self, message: str, result: str) -> Answer:
+    def _failure(self, message: str, result: str, request_id: str) -> Answer:
         self.llm_failure = message
         metrics.upstream_calls.labels("llm", result).inc()
-        logger.warning("LLM server failed", extra=fields(answer=message))
+        logger.warning("LLM server failed", extra=fields(answer=message, message_id=request_id))
         return Answer(message)
 
     async def recommend(self, session_id: UUID, persona_id: int, request_id: str) -> Answer:
@@ -100,7 +100,7 @@ class Upstream:
             answer = read_recommendation(body)
         except (ReplyUnusable, TimeoutError, httpx.HTTPError, aiohttp.ClientError, OSError, ValueError) as error:
             why = str(error) if isinstance(error, ReplyUnusable) else type(error).__name__
-            logger.warning("MCP server failed", extra=fields(error=why))
+            logger.warning("MCP server failed", extra=fields(error=why, request_id=request_id))
             metrics.upstream_calls.labels("mcp", "failed").inc()
             raise RecommendationFailed from error
         metrics.upstream_calls.labels("mcp", "ok").inc()

@@ -9,7 +9,6 @@ from ipaddress import ip_address
 from uuid import UUID
 
 import orjson
-from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 import errors
@@ -27,14 +26,20 @@ INTERNAL_ERROR = 1011
 # How many times the prompts allowed in a minute a visitor may send before the connection is closed.
 PATIENCE = 3
 
+REFUSALS = {
+    "origin": (403, errors.FOREIGN_ORIGIN),
+    "draining": (503, errors.RESTARTING),
+    "full": (503, errors.TOO_MANY_SESSIONS),
+}
+
 
 async def chat(websocket: WebSocket) -> None:
     instance: Instance = websocket.state.instance
-    refusal = _refusal(websocket, instance)
-    if refusal is not None:
-        metrics.sessions_opened.labels(f"refused_{refusal.status_code}").inc()
-        logger.info("handshake refused", extra=fields(status=refusal.status_code))
-        await websocket.send_denial_response(refusal)
+    reason = _refuse_because(websocket, instance)
+    if reason is not None:
+        _note_refusal(reason)
+        status, text = REFUSALS[reason]
+        await websocket.send_denial_response(json_response({"detail": text}, status))
         return
     query = websocket.query_params
     session: Session | None = None
@@ -43,6 +48,7 @@ async def chat(websocket: WebSocket) -> None:
         session = await instance.sessions.open(websocket, query.get("session_id"), _read_time(query.get("since", "")))
         await _converse(websocket, instance, session)
     except errors.DatabaseError:
+        _note_refusal("database")
         await _give_up(websocket, errors.DB_FAILED)
     except (RuntimeError, WebSocketDisconnect, OSError):
         pass  # the socket went away while it was being used
@@ -67,23 +73,25 @@ async def _converse(websocket: WebSocket, instance: Instance, session: Session) 
         try:
             _take(instance, session, message.get("text"))
         except errors.Refused as refused:
-            metrics.prompts.labels(refused.reason).inc()
-            await session.send_error(refused.text, refused.message_id)
+            await session.refuse(refused)
             if session.prompts > instance.settings.prompts_per_minute * PATIENCE:
                 await session.close(POLICY_VIOLATION, errors.TOO_MANY_MESSAGES)
 
 
-def _refusal(websocket: WebSocket, instance: Instance) -> Response | None:
+def _refuse_because(websocket: WebSocket, instance: Instance) -> str | None:
     origin = websocket.headers.get("origin")
     if origin is not None and not (
         origin.lower() in instance.settings.frontend_host or origin.lower() == _own_origin(websocket, instance)
     ):
-        return json_response({"detail": "This origin is not allowed."}, 403)
+        return "origin"
     if instance.is_draining:
-        return json_response({"detail": errors.RESTARTING}, 503)
-    if len(instance.sessions) >= instance.settings.max_sessions:
-        return json_response({"detail": errors.TOO_MANY_SESSIONS}, 503)
-    return None
+        return "draining"
+    return "full" if len(instance.sessions) >= instance.settings.max_sessions else None
+
+
+def _note_refusal(reason: str) -> None:
+    metrics.sessions_opened.labels(f"refused_{reason}").inc()
+    logger.info("handshake refused", extra=fields(reason=reason))
 
 
 def _own_origin(websocket: WebSocket, instance: Instance) -> str:

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.anyio
 
 MAX_BODY_BYTES = 65536
 SWITCHED_OFF = {"METRICS": "false", "CHAT_PAGE": "false"}
+PROVOKED = ("200", "404", "413", "422", "500", "502", "503")
 NEEDS_PATIENCE = {"408"}  # 15 seconds of it, in the tests of limits
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 ERROR = Schema(OPENAPI["components"]["schemas"]["Error"])
@@ -174,7 +175,7 @@ async def test_every_documented_status_comes_as_documented(scene: Scene, operati
 @EVERY_OPERATION
 async def test_no_other_status_comes_whatever_fails(scene: Scene, operation: Operation) -> None:
     """What brings one operation to an error is tried with all of them."""
-    for status in sorted({status for _, status in STATUSES} - NEEDS_PATIENCE):
+    for status in PROVOKED:
         for response in provoke(scene, operation, status):
             operation.assert_documented(response)
 

@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.support.backends import Held, answer, tool_answer
-from tests.support.chat import Frame, new_id, visit
+from tests.support.chat import Frame, visit
 from tests.support.cluster import (
     Cluster,
     answers_of,

@@ -52,6 +52,12 @@ async def ended(gateway: Gateway, seconds: float = 10.0) -> int:
     return await asyncio.to_thread(gateway.wait, seconds)
 
 
+async def started(gateway: Gateway, way: str) -> None:
+    """All its workers have: one that is told to stop before just ends."""
+    workers = 2 if "workers" in way else 1
+    await become(lambda: gateway.output().count("INFO    started") == workers, what="all workers have started")
+
+
 async def not_ready(gateway: Gateway) -> bool:
     async with gateway.async_http() as client:
         response = await client.get("/api/health/ready")
@@ -64,6 +70,7 @@ async def test_a_turn_in_hand_is_finished_and_nothing_new_is_taken(
 ) -> None:
     """Not ready, no handshake, no prompt; the answers in hand are sent; then 1012 with a reason, and exit status 0."""
     gateway = new_gateway(world, **WAYS[way])
+    await started(gateway, way)
     messages = [unique("마지막 질문") for _ in range(3)]
     held = Held(answer("마지막 답"))
     world.llm.on(messages[0], held)
@@ -101,6 +108,7 @@ async def test_with_nothing_in_hand_it_ends_within_two_seconds(
 ) -> None:
     """Neither idle sessions, which are closed with 1012, nor a client that does not even read that hold it up."""
     gateway = new_gateway(world, **WAYS[way])
+    await started(gateway, way)
     with RawSocket(gateway) as deaf:
         deaf.handshake()
         async with visit(gateway) as one, visit(gateway) as other:

@@ -42,6 +42,7 @@ class FrontEnd:
         self.problems: list[str] = []
         self.gateway = gateways[first % len(gateways)]
         self.online = asyncio.Event()
+        self.enough = asyncio.Event()
         self._gateways: Iterator[Gateway] = itertools.islice(itertools.cycle(gateways), first % len(gateways), None)
         self._seen: set[tuple[str, str]] = set()
         self._socket: ClientConnection | None = None
@@ -155,12 +156,12 @@ class FrontEnd:
         await self._socket.send("no JSON")
         await self._probed.wait()
 
-    async def talk(self, done: asyncio.Event) -> None:
-        """Ask one thing after the other until told that it is enough, every fourth one a question of the FAQ."""
+    async def talk(self) -> None:
+        """Ask one thing after the other until it is enough, every fourth one a question of the FAQ."""
         for n in itertools.count():
             await self.ask(FAQS[n % len(FAQS)].question if n % 4 == 3 else unique("질문"))
             await self.until_answered()
-            if done.is_set():
+            if self.enough.is_set():
                 return
 
 
@@ -169,7 +170,6 @@ class Crowd:
 
     def __init__(self, gateways: Sequence[Gateway], size: int, *, first: int = 0) -> None:
         self.visitors = [FrontEnd(gateways, first + n) for n in range(size)]
-        self._done = asyncio.Event()
         self._talking: list[asyncio.Task[None]] = []
 
     @property
@@ -179,7 +179,7 @@ class Crowd:
 
     def talk(self) -> None:
         """Begin to ask without a pause."""
-        self._talking = [asyncio.create_task(visitor.talk(self._done)) for visitor in self.visitors]
+        self._talking = [asyncio.create_task(visitor.talk()) for visitor in self.visitors]
 
     async def more_answers(self, count: int | None = None) -> None:
         """Wait for so many more answers, two for each visitor unless told."""
@@ -188,7 +188,8 @@ class Crowd:
 
     async def finish(self) -> None:
         """Ask no more, and wait for the last answer."""
-        self._done.set()
+        for visitor in self.visitors:
+            visitor.enough.set()
         await asyncio.gather(*self._talking)
         await asyncio.gather(*(visitor.until_answered() for visitor in self.visitors))
 

@@ -1,6 +1,7 @@
 """Clients that do not read or do not answer pings are let go, and nobody else notices."""
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator
 
@@ -20,6 +21,7 @@ SEND_TIMEOUT = 1.0
 PING_SECONDS = 1.0
 BIG = "가" * 150_000
 PROMPTS = 25
+SLOW_PROMPTS = 12
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +76,8 @@ async def test_a_client_that_sends_nonsense_and_never_reads_the_errors_is_droppe
         session = deaf.handshake()
 
         def flood() -> None:
-            frames = b"\x81\x84\0\0\0\0nope" * 1000
+            text = json.dumps({"message_id": new_id()}).encode()  # its error is longer than itself
+            frames = (bytes((0x81, 0x80 | len(text), 0, 0, 0, 0)) + text) * 1000
             try:
                 while True:
                     deaf.socket.sendall(frames)
@@ -98,9 +101,9 @@ async def test_a_client_that_reads_slowly_but_steadily_is_kept(gateway: Gateway,
     world.llm.on(query, answer(BIG))
     with RawSocket(gateway, receive_buffer=65536) as slow:
         session = slow.handshake()
-        for _ in range(PROMPTS):
+        for _ in range(SLOW_PROMPTS):
             slow.send_json({"message_id": new_id(), "message": query})
-        for _ in range(PROMPTS):
+        for _ in range(SLOW_PROMPTS):
             opcode, payload = await asyncio.to_thread(slow.read_frame)
             assert (opcode, len(payload) > len(BIG)) == (1, True)
             await asyncio.sleep(SEND_TIMEOUT / 8)
@@ -120,31 +123,26 @@ async def test_who_does_not_answer_a_ping_is_closed(pinging: Gateway, world: Wor
         await become(lambda: holder_of(world.chatdb, session) is None)
 
 
-async def test_who_answers_pings_is_kept_though_they_say_nothing(pinging: Gateway, world: World) -> None:
-    """An idle visitor stays for as long as they answer."""
-    with RawSocket(pinging) as idle:
-        session = idle.handshake()
-        for _ in range(3):
-            opcode, payload = await asyncio.to_thread(idle.read_frame)
-            assert opcode == PING
-            idle.send_frame(PONG, payload)
-        assert holder_of(world.chatdb, session) is not None
+async def answer_pings(client: RawSocket, count: int) -> None:
+    for _ in range(count):
+        opcode, payload = await asyncio.to_thread(client.read_frame)
+        assert opcode == PING
+        client.send_frame(PONG, payload)
 
 
-async def test_a_slow_turn_does_not_stop_the_pongs(pinging: Gateway, world: World) -> None:
-    """While prompts wait, the socket is still read: the visitor who answers pings is not taken for dead."""
+async def test_who_answers_pings_is_kept(pinging: Gateway, world: World) -> None:
+    """An idle visitor, and one whose prompts wait for a slow answer: the socket is read all the time."""
     query = unique("느린 질문")
     held = Held(answer("느린 답"))
     world.llm.on(query, held)
-    with RawSocket(pinging) as waiting:
+    with RawSocket(pinging) as idle, RawSocket(pinging) as waiting:
+        session = idle.handshake()
         waiting.handshake()
         ids = [new_id() for _ in range(5)]
         for message_id in ids:
             waiting.send_json({"message_id": message_id, "message": query})
-        for _ in range(4):
-            opcode, payload = await asyncio.to_thread(waiting.read_frame)
-            assert opcode == PING
-            waiting.send_frame(PONG, payload)
+        await asyncio.gather(answer_pings(idle, 3), answer_pings(waiting, 3))
+        assert holder_of(world.chatdb, session) is not None
         held.release()
         answered = 0
         while answered < len(ids):

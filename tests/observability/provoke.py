@@ -1,7 +1,8 @@
 """What can happen on an instance, as coroutines: each does one thing and leaves no session behind."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
+from typing import Any
 
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -157,7 +158,7 @@ async def fail_to_log_in(pair: Pair) -> None:
         await log_in(pair, pair.here, visitor.session_id, 502)
 
 
-def _failing(*replies: Json | Raw | Drop) -> Callable[[Pair], Awaitable[None]]:
+def _failing(*replies: Json | Raw | Drop) -> Callable[[Pair], Coroutine[Any, Any, None]]:
     async def provoke(pair: Pair) -> None:
         message = unique("실패하는 질문")
         pair.cluster.world.llm.on(message, *replies)
@@ -169,4 +170,3 @@ def _failing(*replies: Json | Raw | Drop) -> Callable[[Pair], Awaitable[None]]:
 answer_with_a_status = _failing(Json({"detail": "x"}, status=503))
 answer_without_sense = _failing(Raw(b"no JSON"))
 answer_with_a_reset = _failing(Drop())
-

@@ -105,7 +105,8 @@ async def test_connects_and_disconnects_are_logged_with_code_and_reason(pair: Pa
         connected = await logged(pair.here, before, event="connected")
         await visitor.socket.close(1001, "going away")
     line = await logged(pair.here, before, event="disconnected")
-    assert (line["code"], line["reason"], line["session"]) == (1001, "going away", connected["session"])
+    # The reason is the gateway's own; a visitor's would be a text of theirs.
+    assert (line["code"], line["reason"], line["session"]) == (1001, None, connected["session"])
 
 
 async def test_whoever_was_connected_is_disconnected_in_the_log(pair: Pair) -> None:
@@ -113,7 +114,8 @@ async def test_whoever_was_connected_is_disconnected_in_the_log(pair: Pair) -> N
     before = pair.here.output()
     async with visit(pair.here) as visitor, resume(pair.here, visitor.session_id):
         assert (await until_closed(visitor.socket))[1] == 4001
-        assert (await logged(pair.here, before, event="disconnected", code=4001))["connection_no"] == 0
+        line = await logged(pair.here, before, event="disconnected", code=4001)
+        assert (line["reason"], line["connection_no"]) == ("The session was opened elsewhere", 0)
     async with visit(pair.here) as visitor:
         for _ in range(40):
             await visitor.prompt("너무 많은 질문")
@@ -145,12 +147,11 @@ async def test_refused_handshakes_are_logged_with_the_reason(pair: Pair) -> None
     before = pair.here.output()
     await provoke.come_from_a_foreign_origin(pair)
     line = await logged(pair.here, before, event="handshake refused")
-    assert line["status"] == 403
+    assert line["reason"] == "origin"
     before = pair.here.output()
     await provoke.come_when_it_is_full(pair)
     line = await logged(pair.here, before, event="handshake refused")
-    assert line["status"] == 503
-    assert "reason" in line, "full and stopping are both 503"
+    assert line["reason"] == "full"
 
 
 @pytest.mark.parametrize(
@@ -261,25 +262,19 @@ def world(new_world: NewWorld) -> World:
 async def test_in_development_lines_are_readable_and_without_colours_when_nobody_looks(
     world: World, new_gateway: NewGateway
 ) -> None:
+    """And nothing of the visitor's: neither a prompt nor the reason in a close frame."""
     gateway = new_gateway(world)
     async with visit(gateway) as visitor:
         await visitor.ask(unique("질문"))
+        # With line breaks it could pass for lines of the log.
+        await visitor.socket.close(3000, "bye\n12:00:00.000 ERROR   statement failed \x1b[31m")
     await become(lambda: "disconnected" in gateway.output())
     lines = gateway.output().splitlines()
+    assert "bye" not in gateway.output() and "statement failed" not in gateway.output()
     assert COLOUR not in gateway.output()
     assert not any(line.startswith("{") for line in lines)
     (turn,) = [line for line in lines if " turn " in line]
     assert re.match(r"\d\d:\d\d:\d\d\.\d{3} INFO +turn session=[0-9a-f]+ message_id=\S+ outcome=llm ", turn), turn
-
-
-async def test_what_a_visitor_says_on_leaving_is_no_line_of_its_own(world: World, new_gateway: NewGateway) -> None:
-    """The reason in a close frame is the visitor's text: no line breaks and no escape codes get into the log."""
-    gateway = new_gateway(world)
-    async with visit(gateway) as visitor:
-        await visitor.socket.close(3000, "bye\n12:00:00.000 ERROR   statement failed \x1b[31m")
-    await become(lambda: "disconnected" in gateway.output())
-    assert not [line for line in gateway.output().splitlines() if "statement failed" in line and "bye" not in line]
-    assert COLOUR not in gateway.output()
 
 
 def test_on_a_terminal_warnings_have_a_colour(world: World) -> None:
@@ -292,18 +287,16 @@ def test_on_a_terminal_warnings_have_a_colour(world: World) -> None:
     assert "careful" in shown and COLOUR in shown
 
 
-@pytest.mark.parametrize(
-    ("level", "shown"), [("debug", {"turn", "slow"}), ("warning", {"slow"})], ids=lambda v: str(v)
-)
-async def test_the_level_is_a_setting(world: World, new_gateway: NewGateway, level: str, shown: set[str]) -> None:
+async def test_the_level_is_a_setting(world: World, new_gateway: NewGateway) -> None:
     """A turn is information, a dangerous combination is a warning."""
-    gateway = new_gateway(world, start="python", ENVIRONMENT="production", LOG_LEVEL=level, PING_SECONDS="90")
+    settings = {"FRONTEND_HOST": "https://chat.example", "PING_SECONDS": "90", "LOG_LEVEL": "warning"}
+    gateway = new_gateway(world, start="python", ENVIRONMENT="production", **settings)
     async with visit(gateway) as visitor:
         await visitor.ask(unique("질문"))
     gateway.stop()
-    events = {line["event"] for line in parsed(gateway.output())}
-    assert ("turn" in events) == ("stopped" in events) == ("turn" in shown)
-    assert any("PING_SECONDS" in event for event in events) == ("slow" in shown)
+    (line,) = parsed(gateway.output())
+    assert line["level"] == "warning"
+    assert "PING_SECONDS" in line["event"]
 
 
 # The request's id
@@ -321,7 +314,7 @@ def test_a_request_id_is_taken_over_or_made_and_returned(pair: Pair) -> None:
     for path in ("/api/health", "/api/nowhere", "/api/chat/history/x"):
         assert http.get(path, headers={"X-Request-ID": "req-1.a"}).headers["x-request-id"] == "req-1.a"
         assert made(http.get(path).headers) != made(http.get(path).headers)
-    for bad in ("a b", "x" * 200, "<script>", "é".encode("latin-1")):
+    for bad in ("a b", "x" * 200, "<script>", "a;b"):
         assert made(http.get("/api/health", headers={"X-Request-ID": bad}).headers) != bad
     assert http.post("/api/login", json={}, headers={"X-Request-ID": "req-2"}).headers["x-request-id"] == "req-2"
 
@@ -356,5 +349,3 @@ async def test_a_refused_handshake_returns_an_id(pair: Pair) -> None:
         async with pair.here.connect(origin="https://elsewhere.example", additional_headers={"X-Request-ID": "ws-1"}):
             pass
     assert refused.value.response.headers.get("x-request-id") == "ws-1"
-
-

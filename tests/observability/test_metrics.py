@@ -1,15 +1,17 @@
 """/metrics: what happened is counted, once and under its name, whichever worker is asked."""
 
+import http.client
 import json
 import re
 import signal
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
+import yaml
 from websockets.exceptions import InvalidStatus
 
 from tests.observability import promql, provoke
@@ -35,19 +37,20 @@ COUNTED = (
     "gateway_caught_up_answers", "gateway_turns_taken_over",
 )  # fmt: skip
 
-NEW = {"gateway_sessions_opened_total{new}": 1}
-ASKED = NEW | {f"gateway_turn_seconds_count{{{part}}}": 1 for part in PARTS if part != "upstream"}
-DISPATCHED = ASKED | {"gateway_turn_seconds_count{upstream}": 1, "gateway_prompts_total{llm}": 1}
-BY_LLM = DISPATCHED | {"gateway_upstream_calls_total{llm,ok}": 1}
-BY_FAQ = ASKED | {"gateway_prompts_total{faq}": 1}
+Counts = dict[str, float]
+NEW: Counts = {"gateway_sessions_opened_total{new}": 1}
+ASKED: Counts = NEW | {f"gateway_turn_seconds_count{{{part}}}": 1 for part in PARTS if part != "upstream"}
+DISPATCHED: Counts = ASKED | {"gateway_turn_seconds_count{upstream}": 1, "gateway_prompts_total{llm}": 1}
+BY_LLM: Counts = DISPATCHED | {"gateway_upstream_calls_total{llm,ok}": 1}
+BY_FAQ: Counts = ASKED | {"gateway_prompts_total{faq}": 1}
 TWICE = {name: 2.0 * count for name, count in BY_LLM.items()} | NEW
 TWELVE = {name: 12.0 * count for name, count in BY_FAQ.items()} | NEW
-LOGIN = {"gateway_upstream_calls_total{mcp,ok}": 1}
+LOGIN: Counts = {"gateway_upstream_calls_total{mcp,ok}": 1}
 
-Provoke = Callable[[Pair], Awaitable[None]]
+Provoke = Callable[[Pair], Coroutine[Any, Any, None]]
 
 # What each adds on the first of the two instances.
-EXPECTED: dict[Provoke, dict[str, float]] = {
+EXPECTED: dict[Provoke, Counts] = {
     provoke.ask_llm: BY_LLM,
     provoke.ask_faq: BY_FAQ,
     provoke.ask_term: ASKED | {"gateway_prompts_total{term}": 1},
@@ -59,10 +62,10 @@ EXPECTED: dict[Provoke, dict[str, float]] = {
     | {"gateway_sessions_opened_total{new}": 2, "gateway_prompts_total{refused_invalid_message}": 1},
     provoke.send_too_many_at_once: TWICE | {"gateway_prompts_total{refused_pending}": 1},
     provoke.send_too_many_in_a_minute: TWELVE | {"gateway_prompts_total{refused_rate}": 1},
-    provoke.come_from_a_foreign_origin: {"gateway_sessions_opened_total{refused_403}": 1},
+    provoke.come_from_a_foreign_origin: {"gateway_sessions_opened_total{refused_origin}": 1},
     provoke.come_when_it_is_full: {
         "gateway_sessions_opened_total{new}": 6,
-        "gateway_sessions_opened_total{refused_503}": 1,
+        "gateway_sessions_opened_total{refused_full}": 1,
     },
     provoke.come_back: NEW | {"gateway_sessions_opened_total{resumed}": 1},
     provoke.log_in_here: NEW | LOGIN | {"gateway_pushes_total{local}": 1},
@@ -246,6 +249,16 @@ async def test_who_is_turned_away_because_of_the_database_is_counted(cuttable: C
     assert [name for name in grown if re.match(r"gateway_sessions_opened_total\{(refused|failed)_", name)], grown
 
 
+def scrape_anew(gateway: Gateway) -> Scrape:
+    """Ask over a connection of its own, which either worker may get."""
+    connection = http.client.HTTPConnection("127.0.0.1", gateway.port, timeout=10)
+    try:
+        connection.request("GET", "/metrics")
+        return Scrape(connection.getresponse().read().decode())
+    finally:
+        connection.close()
+
+
 def worker_pids(gateway: Gateway) -> set[int]:
     """The worker processes: those that are no helper of the multiprocessing module."""
     children = psutil.Process(gateway.process.pid).children()
@@ -259,15 +272,11 @@ async def test_any_worker_shows_the_sum_over_all(new_world: NewWorld, new_gatewa
     gateway = new_gateway(world, arguments=("--workers", "2"))
     eventually(lambda: len(instance_ids(world.chatdb)) == 2, what="both workers are instances")
 
-    async def shown(count: int = 8) -> list[Scrape]:
-        scrapes = []
-        for _ in range(count):
-            async with gateway.async_http() as http:  # a connection of its own, for either worker
-                scrapes.append(Scrape((await http.get("/metrics")).text))
-        return scrapes
+    def shown() -> list[Scrape]:
+        return [scrape_anew(gateway) for _ in range(6)]
 
-    async def all_show(name: str, value: float, **labels: str) -> bool:
-        return {one.value(name, **labels) for one in await shown()} == {value}
+    def all_show(name: str, value: float, **labels: str) -> bool:
+        return {one.value(name, **labels) for one in shown()} == {value}
 
     async with AsyncExitStack() as stack:
         visitors = [await stack.enter_async_context(visit(gateway)) for _ in range(4)]
@@ -279,20 +288,15 @@ async def test_any_worker_shows_the_sum_over_all(new_world: NewWorld, new_gatewa
         await become(lambda: all_show("gateway_prompts_total", total, outcome="faq"), what="all prompts are shown")
         await become(lambda: all_show("gateway_turn_seconds_count", total, part="send"))
         await become(lambda: all_show("gateway_sessions", total), what="all sessions are shown")
-        assert await all_show("gateway_build_info", 1)
+        assert all_show("gateway_build_info", 1)
         before = worker_pids(gateway)
         psutil.Process(min(before)).kill()
         await become(
             lambda: len(worker_pids(gateway)) == 2 and worker_pids(gateway) != before, 20, "a new worker is there"
         )
         left = [visitor for visitor in visitors if visitor.socket.close_code is None]
-        assert await become_sum(lambda: all_show("gateway_sessions", len(left)))
-        assert await all_show("gateway_prompts_total", total, outcome="faq")
-
-
-async def become_sum(check: Callable[[], Awaitable[bool]]) -> bool:
-    await become(check, 15, "what the killed worker held is gone")
-    return True
+        await become(lambda: all_show("gateway_sessions", len(left)), 15, "what the killed worker held is gone")
+        assert all_show("gateway_prompts_total", total, outcome="faq")
 
 
 async def test_switched_off_it_is_not_there(new_world: NewWorld, new_gateway: NewGateway) -> None:
@@ -339,8 +343,6 @@ def panels() -> list[dict[str, Any]]:
 
 
 def alerts() -> list[dict[str, Any]]:
-    import yaml  # type: ignore[import-untyped]
-
     return [rule for group in yaml.safe_load(ALERTS.read_text("utf-8"))["groups"] for rule in group["rules"]]
 
 
@@ -372,7 +374,9 @@ async def test_the_dashboard_and_the_alerts_ask_only_for_what_there_is(pair: Pai
                 assert values, f"{place}: {selector.metric} has no label {matcher.label}"
                 assert any(matcher.matches(str(value)) for value in values), f"{place}: {matcher} matches none"
         for label in promql.grouped_by(expression):
-            labels = {name for sample in real.samples if sample.name in promql.metrics(expression) for name in sample.labels}
+            labels = {
+                name for sample in real.samples if sample.name in promql.metrics(expression) for name in sample.labels
+            }
             assert label in labels | promql.LABELS_OF_PROMETHEUS, f"{place}: nothing to group has {label}"
     families = {family.name for family in real.families if family.name.startswith("gateway_")}
     shown = {re.sub(r"_(total|bucket|count|sum)$", "", name) for name in used}
