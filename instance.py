@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
@@ -111,6 +112,10 @@ class Instance:
                 await self.listener.heard.wait()
         except TimeoutError:
             logger.warning("there is no LISTEN connection yet; word from other instances comes late")
+        # What stands now stays; and what a turn leaves behind is seldom a cycle, so the collector may come less often.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 50)
         logger.info("started")
 
     async def _warn(self) -> None:

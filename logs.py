@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 import sys
 from datetime import UTC, datetime
+from typing import TextIO
 from uuid import UUID
 
 import orjson
@@ -53,6 +55,32 @@ class ReadableFormatter(JsonFormatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
+class JoinedHandler(logging.StreamHandler):  # type: ignore[type-arg]  # not subscriptable when run
+    """Writes the lines of one pass of the event loop together; a warning, and what comes outside of a loop, at once."""
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__(stream)
+        self._lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.append(self.format(record))
+            if record.levelno >= logging.WARNING:
+                self.flush()
+            elif len(self._lines) == 1:
+                asyncio.get_running_loop().call_soon(self.flush)
+        except RuntimeError:
+            self.flush()
+        except Exception:
+            self.handleError(record)
+
+    def flush(self) -> None:
+        lines, self._lines = self._lines, []
+        if lines:
+            self.stream.write("\n".join(lines) + "\n")
+        super().flush()
+
+
 def set_up(level: str, environment: str) -> JsonFormatter:
     """Sends every log of the process, uvicorn's too, to standard error in one form; the formatter it uses."""
     # What no line shows need not be looked up for every one: the caller, the thread, the process, the task.
@@ -61,7 +89,7 @@ def set_up(level: str, environment: str) -> JsonFormatter:
     if sys.version_info >= (3, 12):
         logging.logAsyncioTasks = False
     formatter = JsonFormatter() if environment == "production" else ReadableFormatter()
-    handler = logging.StreamHandler(sys.stderr)
+    handler = JoinedHandler(sys.stderr)
     handler.setFormatter(formatter)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):

@@ -146,7 +146,9 @@ class Turns:
             raise _already_used(turn.message_id)
         if not known["claimed"]:
             metrics.prompts.labels("duplicate").inc()
-        if known["created_at"] is not None:
+        if known["created_at"] is not None and known["created_at"] > session.last_sent:
+            self._sessions.touch(session.id)  # it is on its way, behind what was stored before it
+        elif known["created_at"] is not None:
             await session.send(answer_frame(known["message_id"], known["created_at"], stored_answer(known)))
         return bool(known["claimed"])
 
@@ -173,6 +175,9 @@ class Turns:
         while True:
             try:
                 stored = await self._answers.put(*row, shown_at, False)
+                if stored is None and shown_at is not None:
+                    # The first attempt was done after all, late and with a time of its own.
+                    await self._chatdb.fetch("set_answer_time", chat_id, shown_at)
                 break
             except errors.DatabaseError as error:
                 if shown_at is None:

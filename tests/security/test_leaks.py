@@ -97,7 +97,7 @@ async def test_no_handshake_says_what_the_program_is_made_of(started: Gateway) -
     async with started.connect(compression="deflate") as connection:
         assert connection.response is not None
         names = {name.lower() for name in connection.response.headers}
-        assert names <= {"upgrade", "connection", "sec-websocket-accept", "date"}
+        assert names <= {"upgrade", "connection", "sec-websocket-accept", "date", "x-request-id"}
 
 
 # A close frame's reason is the server's own text only where it says what was wrong with the client's frame.

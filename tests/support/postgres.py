@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -212,7 +213,8 @@ class PostgresServer:
     def thaw(self) -> None:
         """Let the server go on after `freeze`."""
         for pid in self._pids():
-            os.kill(pid, signal.SIGCONT)
+            with suppress(ProcessLookupError):  # one that had been told to end meanwhile
+                os.kill(pid, signal.SIGCONT)
 
     def _pids(self) -> list[int]:
         assert self._process is not None

@@ -1,0 +1,1 @@
+"""`make bench`: what the gateway costs, beside a FastAPI peer under the same load."""
