@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import multiprocessing
 import os
 import signal
 import threading
@@ -64,14 +65,18 @@ def drained_first(server: uvicorn.Server | None, drain: Callable[[], Awaitable[N
             server.should_exit = True
 
     def start_draining() -> None:
-        if not tasks:
-            tasks.append(loop.create_task(drain_and_exit()))
+        tasks.append(loop.create_task(drain_and_exit()))
+
+    first: list[int] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        if tasks or not server.started:
+        if first and first[0] != number and multiprocessing.parent_process() is not None:
+            return  # Ctrl-C reaches a worker twice: from the terminal, and as the supervisor's SIGTERM
+        if first or not server.started:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         else:
+            first.append(number)
             loop.call_soon_threadsafe(start_draining)
 
     before = {number: signal.signal(number, on_signal) for number in SIGNALS}

@@ -99,6 +99,9 @@ class Process:
         self.pid = self._popen.pid
         _guardian.tell(f"+{self.pid} {int(last_signal)}")
 
+    def __del__(self) -> None:
+        self._log.close()  # of a process that ended by itself, and that nobody asked to end
+
     def output(self) -> str:
         """All that the process has written to standard output and standard error so far."""
         if self._log.closed:
