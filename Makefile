@@ -20,7 +20,7 @@ traffic: .venv/.demo-installed ## send some minutes of traffic to a running demo
 	@.venv/bin/python -m demo.traffic
 
 test: .venv/.dev-installed ## run the tests
-	@.venv/bin/python -m pytest --numprocesses 2 --dist loadfile
+	@.venv/bin/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 check: .venv/.dev-installed ## lint, format and types
 	@.venv/bin/ruff check
