@@ -83,7 +83,7 @@ async def test_listen_connections_are_killed_while_logins_arrive(cluster: Cluste
     personas = [row["id"] for row in chatdb.fetch('SELECT id FROM "Persona" ORDER BY id')]
 
     async def killed() -> bool:
-        return await asyncio.to_thread(kill_backends, chatdb, LISTENING) >= 3
+        return await asyncio.to_thread(kill_backends, chatdb, LISTENING, 3) >= 3
 
     async with Crowd(list(cluster), SCALE.talking) as crowd:
         done = asyncio.Event()

@@ -192,7 +192,7 @@ async def test_no_push_is_missed_while_the_listen_connection_is_lost(three: Thre
         for _ in range(ROUNDS):
 
             async def killed() -> bool:
-                return await asyncio.to_thread(kill_backends, chatdb, LISTENING) >= 3
+                return await asyncio.to_thread(kill_backends, chatdb, LISTENING, 3) >= 3
 
             await become(killed, what="three LISTEN connections were there to be killed")
         done.set()

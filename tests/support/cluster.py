@@ -165,12 +165,17 @@ def beats(database: Database) -> dict[int, int]:
     return {row["id"]: row["beat"] for row in database.fetch('SELECT id, beat FROM "Instance"')}
 
 
-def kill_backends(database: Database, where: str = "true") -> int:
-    """End the database's connections for which a condition on pg_stat_activity holds; how many they were."""
+def kill_backends(database: Database, where: str = "true", at_least: int = 1) -> int:
+    """End the database's connections for which a condition on pg_stat_activity holds; how many they were.
+
+    With fewer than `at_least` none is ended: what comes back one by one would never be there together.
+    """
     count: int = database.server.admin.value(
-        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-        f" WHERE datname = $1 AND pid <> pg_backend_pid() AND ({where})",
+        "WITH found AS MATERIALIZED (SELECT pid FROM pg_stat_activity"
+        f" WHERE datname = $1 AND pid <> pg_backend_pid() AND ({where}))"
+        " SELECT count(pg_terminate_backend(pid)) FROM found WHERE (SELECT count(*) FROM found) >= $2",
         database.name,
+        at_least,
     )
     return count
 
