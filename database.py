@@ -1,4 +1,4 @@
-"""SQL in files, run through a pool; the schema brought up to date; rows of many sessions stored together."""
+"""SQL in files, run through a pool; the schema brought up to date; rows of many sessions in one statement."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import asyncpg
 
@@ -39,6 +39,7 @@ _TRY_AGAIN = (
 _ROW_REFUSED = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError, ValueError)
 
 T = TypeVar("T")
+_Row: TypeAlias = "tuple[tuple[object, ...], asyncio.Future[asyncpg.Record | None]]"  # and who waits for it
 
 
 def load_statements(folder: str) -> dict[str, str]:
@@ -161,46 +162,44 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}" if isinstance(error, OSError) else type(error).__name__
 
 
-class BatchWriter:
-    """Stores rows of all sessions in shared statements, each caller waiting for its own row.
+class SharedStatement:
+    """Rows of all sessions in one statement, each caller waiting for its own row.
 
-    While a statement runs, rows queue up for the next one; so an idle gateway adds nothing to a single row, and a busy
-    one shares commits. The statement takes an array for each column and returns the number `n` of each row it stored.
-    A row that the database refuses does not take its neighbours with it.
+    While the statement runs, rows queue up for the next one; so an idle gateway adds nothing to a single row, and a
+    busy one shares round trips and commits. The statement takes an array for each column and returns rows with the
+    number `n` of the row they belong to. Rows that are alike in their first column go into statements of their own, in
+    their order. A row that the database refuses does not take its neighbours with it.
     """
 
     def __init__(self, database: Database, statement: str) -> None:
         self._database = database
         self._statement = statement
         self._sizes = metrics.batch_rows.labels(statement)
-        self._queue: list[tuple[tuple[object, ...], asyncio.Future[asyncpg.Record | None]]] = []
+        self._queue: list[_Row] = []
         self._task: asyncio.Task[None] | None = None
 
     def put(self, *row: object) -> asyncio.Future[asyncpg.Record | None]:
-        """Queues a row; the future gives what the statement returned for it, None if nothing.
-
-        It raises DatabaseError if the row could not be stored.
-        """
+        """Queues a row; the future gives what the statement returned for it, if anything, or raises DatabaseError."""
         future: asyncio.Future[asyncpg.Record | None] = asyncio.get_running_loop().create_future()
         if len(self._queue) >= BATCH_QUEUE:
-            logger.error("too many rows wait to be stored", extra=fields(statement=self._statement))
+            logger.error("too many rows wait for a statement", extra=fields(statement=self._statement))
             future.set_exception(DatabaseError())
             return future
         self._queue.append((row, future))
         if self._task is None:
-            self._task = asyncio.create_task(self._write())
+            self._task = asyncio.create_task(self._work())
         return future
 
-    async def _write(self) -> None:
+    async def _work(self) -> None:
         try:
             while self._queue:
-                batch, self._queue = self._queue[:BATCH_ROWS], self._queue[BATCH_ROWS:]
+                batch = self._take_batch()
                 try:
-                    await self._write_batch(batch)
+                    await self._run(batch)
                 except RowRefused:
                     for one in batch:
                         try:
-                            await self._write_batch([one])
+                            await self._run([one])
                         except DatabaseError as error:
                             _fail([one], error)
                 except DatabaseError as error:
@@ -213,16 +212,28 @@ class BatchWriter:
             _fail(self._queue, DatabaseError())
             self._queue = []
 
-    async def _write_batch(self, batch: list[tuple[tuple[object, ...], asyncio.Future[asyncpg.Record | None]]]) -> None:
+    def _take_batch(self) -> list[_Row]:
+        batch: dict[object, _Row] = {}
+        left = []
+        for one in self._queue:
+            key = one[0][0]
+            if len(batch) < BATCH_ROWS and key not in batch:
+                batch[key] = one
+            else:
+                left.append(one)
+        self._queue = left
+        return list(batch.values())
+
+    async def _run(self, batch: list[_Row]) -> None:
         self._sizes.observe(len(batch))
         columns = zip(*(row for row, _ in batch), strict=True)
-        stored = {row["n"]: row for row in await self._database.fetch(self._statement, *map(list, columns))}
+        found = {row["n"]: row for row in await self._database.fetch(self._statement, *map(list, columns))}
         for n, (_, future) in enumerate(batch, 1):
             if not future.done():
-                future.set_result(stored.get(n))
+                future.set_result(found.get(n))
 
 
-def _fail(batch: list[tuple[tuple[object, ...], asyncio.Future[asyncpg.Record | None]]], error: DatabaseError) -> None:
+def _fail(batch: list[_Row], error: DatabaseError) -> None:
     for _, future in batch:
         if not future.done():
             future.set_exception(error)

@@ -13,7 +13,7 @@ import orjson
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 import metrics
-from database import BatchWriter, Database
+from database import Database, SharedStatement
 from errors import DatabaseError, Refused
 from logs import fields, session_hash
 from payloads import read_uuid
@@ -25,7 +25,9 @@ logger = logging.getLogger("gateway.sessions")
 
 TAKEN_OVER, TAKEN_OVER_REASON = 4001, "The session was opened elsewhere"
 RESTART = 1012
-REPLAY_ROWS = 50
+# So many answers of so many sessions are read at a time; each may be as large as MAX_REPLY_BYTES.
+REPLAY_ROWS = 10
+REPLAY_SESSIONS = 50
 TELL_TRIES = 3
 RETRY_SECONDS = 1.0
 CLOSE_SECONDS = 2.0
@@ -147,26 +149,32 @@ class Session:
         else:
             await self.send(frame)
 
-    async def catch_up(self, chatdb: Database, watcher: TurnWatcher) -> None:
-        """Sends everything stored after `last_sent`. Raises DatabaseError."""
-        if self._is_behind:
-            return  # one is waiting for the lock already, and will read what there is when it gets it
-        self._is_behind = True
+    async def catch_up(self, chatdb: Database, watcher: TurnWatcher, rows: list[asyncpg.Record] | None) -> None:
+        """Sends `rows`, the first answers after `last_sent`, and everything stored after them. Raises DatabaseError."""
+        if self.lock.locked():  # then there may be more of them when it is free
+            if self._is_behind:
+                return
+            self._is_behind, rows = True, None
         async with self.lock:
-            self._is_behind = False
-            await self.replay(chatdb, watcher)
+            if rows is None:
+                self._is_behind = False
+            await self.replay(chatdb, watcher, rows)
 
-    async def replay(self, chatdb: Database, watcher: TurnWatcher) -> None:
+    async def replay(self, chatdb: Database, watcher: TurnWatcher, rows: list[asyncpg.Record] | None = None) -> None:
         """The same for who holds the lock."""
-        rows: list[asyncpg.Record] | None = None
-        while self.is_open and (rows is None or len(rows) == REPLAY_ROWS):
-            rows = await chatdb.fetch("list_answers_since", self.id, self.last_sent, REPLAY_ROWS)
+        while self.is_open:
+            if rows is None:
+                rows = await chatdb.fetch("list_answers_since", [self.id], [self.last_sent], REPLAY_ROWS)
             for row in rows:
-                frame = answer_frame(row["message_id"], row["created_at"], stored_answer(row))
-                await self._send_once(row["id"], frame)
-                self.last_sent = row["created_at"]
-                watcher.see(row["message_id"])
-            metrics.caught_up.inc(len(rows))
+                if row["id"] is not None and row["created_at"] > self.last_sent:
+                    frame = answer_frame(row["message_id"], row["created_at"], stored_answer(row))
+                    await self._send_once(row["id"], frame)
+                    self.last_sent = row["created_at"]
+                    watcher.see(row["message_id"])
+                    metrics.caught_up.inc()
+            if len(rows) < REPLAY_ROWS:
+                return
+            rows = None
 
 
 class TurnWatcher(Protocol):
@@ -192,8 +200,9 @@ class Sessions:
         self._chatdb = chatdb
         self._here: dict[UUID, Session] = {}
         self._opening = 0
-        self._opened = BatchWriter(chatdb, "open_sessions")
-        self._ended = BatchWriter(chatdb, "end_sessions")
+        self._opened = SharedStatement(chatdb, "open_sessions")
+        self._ended = SharedStatement(chatdb, "end_sessions")
+        self._told = SharedStatement(chatdb, "notify_instances")
         self._unended: set[tuple[UUID, int]] = set()
         self._touched: set[UUID] = set()
         self._woken = asyncio.Event()
@@ -292,12 +301,12 @@ class Sessions:
         for _ in range(TELL_TRIES):
             try:
                 if instance_id is None:
-                    states = await self._chatdb.fetch("list_session_states", [session_id])
-                    instance_id = states[0]["instance_id"] if states else None
+                    row = await self._chatdb.fetchrow("get_instance_id", session_id)
+                    instance_id = row["instance_id"] if row else None
                 if instance_id == self.instance_id:
                     self.touch(session_id)
                 elif instance_id is not None:
-                    await self._chatdb.fetch("notify_instance", channel_of(instance_id), str(session_id))
+                    await self._told.put(str(session_id), channel_of(instance_id))
                 return
             except DatabaseError:
                 await asyncio.sleep(RETRY_SECONDS)
@@ -330,18 +339,22 @@ class Sessions:
     async def _look_at(self, ids: set[UUID]) -> None:
         # Only those that stood here before the question was asked; the answer may be too old for a newer socket.
         sessions = [session for id in ids if (session := self._here.get(id))]
-        rows = await self._chatdb.fetch("list_session_states", [session.id for session in sessions])
-        states = {row["session_id"]: row for row in rows}
-        for session in sessions:
-            state = states.get(session.id)
-            if state is None or state["connection_no"] > session.connection_no:
-                self._tasks.start(session.close(TAKEN_OVER, TAKEN_OVER_REASON))
-            elif state["last_answer_at"] > session.last_sent:
-                self._tasks.start(self._catch_up(session))
+        for start in range(0, len(sessions), REPLAY_SESSIONS):
+            some = sessions[start : start + REPLAY_SESSIONS]
+            sent = [session.last_sent for session in some]
+            found: dict[UUID, list[asyncpg.Record]] = {}
+            for row in await self._chatdb.fetch("list_answers_since", [one.id for one in some], sent, REPLAY_ROWS):
+                found.setdefault(row["session_id"], []).append(row)
+            for session in some:
+                rows = found.get(session.id)
+                if rows is None or rows[0]["connection_no"] > session.connection_no:
+                    self._tasks.start(session.close(TAKEN_OVER, TAKEN_OVER_REASON))
+                elif rows[0]["id"] is not None:
+                    self._tasks.start(self._catch_up(session, rows))
 
-    async def _catch_up(self, session: Session) -> None:
+    async def _catch_up(self, session: Session, rows: list[asyncpg.Record]) -> None:
         try:
-            await session.catch_up(self._chatdb, self.watcher)
+            await session.catch_up(self._chatdb, self.watcher, rows)
         except DatabaseError:
             await asyncio.sleep(RETRY_SECONDS)
             self.touch(session.id)

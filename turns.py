@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import cast
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -14,7 +15,7 @@ import orjson
 
 import errors
 import metrics
-from database import BatchWriter, Database
+from database import Database, SharedStatement
 from logs import fields, session_hash
 from qna import Qna
 from sessions import Session, Sessions, answer_frame, stored_answer
@@ -82,8 +83,10 @@ class Turns:
         self._sessions = sessions
         self._qna = qna
         self._upstream = upstream
-        self._prompts = BatchWriter(chatdb, "store_prompts")
-        self._answers = BatchWriter(chatdb, "store_answers")
+        self._prompts = SharedStatement(chatdb, "store_prompts")
+        self._answers = SharedStatement(chatdb, "store_answers")
+        self._ties = SharedStatement(chatdb, "tie_personas")
+        self._personas = SharedStatement(chatdb, "get_persona_ids")
         self._turns: dict[UUID, Turn] = {}
         self._lanes: dict[UUID, Lane] = {}
         self._uncertain: dict[UUID, float] = {}
@@ -214,7 +217,7 @@ class Turns:
         with self._tasks.busy():
             # An id beyond the column's range is an id that no persona has.
             known_id = persona_id if abs(persona_id) < 2**31 else 0
-            tie = await self._chatdb.fetchrow("tie_persona", session_id, known_id)
+            tie = await self._ties.put(session_id, known_id)
             if tie is None or not tie["is_connected"]:
                 raise errors.NotFound(errors.NOT_CONNECTED)
             if not tie["is_persona"]:
@@ -223,11 +226,17 @@ class Turns:
             answer = await self._upstream.recommend(session_id, persona_id, request_id)
             await self._push(session_id, tie["prompt_id"], answer)
 
+    async def get_persona_id(self, session_id: UUID) -> int | None:
+        """The persona that a session is tied to. Raises NotFound if nobody is there, DatabaseError."""
+        row = await self._personas.put(session_id)
+        if row is None:
+            raise errors.NotFound(errors.NOT_CONNECTED)
+        return cast("int | None", row["persona_id"])
+
     async def _push(self, session_id: UUID, prompt_id: UUID | None, answer: Answer) -> None:
         """Stores a push, which carries the prompt's id or its own, and sends it. Raises DatabaseError."""
         chat_id = uuid4()
-        row = _answer_row(session_id, prompt_id, chat_id, answer)
-        stored = await self._chatdb.fetchrow("store_answers", *([value] for value in (*row, None, True)))
+        stored = await self._answers.put(*_answer_row(session_id, prompt_id, chat_id, answer), None, True)
         if stored is None:  # the connection was lost after it had been stored, and the statement was run again
             await self._sessions.tell(session_id)
             return

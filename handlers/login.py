@@ -5,7 +5,6 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from errors import NOT_CONNECTED, NotFound
 from handlers.responses import json_response
 from payloads import Body
 
@@ -22,7 +21,4 @@ async def get_persona_id(request: Request) -> Response:
     body = await Body.read(request)
     session_id = body.uuid("session_id")
     body.check()
-    row = await request.state.instance.chatdb.fetchrow("get_persona_id", session_id)
-    if row is None:
-        raise NotFound(NOT_CONNECTED)
-    return json_response({"persona_id": row["persona_id"]})
+    return json_response({"persona_id": await request.state.instance.turns.get_persona_id(session_id)})

@@ -1,4 +1,4 @@
--- Stores answers and pushes, each session at most once: number, time, time of the session's answer before it, and the instance that holds the socket; a row missing was answered before.
+-- Stores answers and pushes, each session at most once: its number, time, time of the session's answer before it, and the instance that holds the socket; a row missing was answered before.
 WITH answer AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::boolean[])
         WITH ORDINALITY AS a (session_id, prompt_id, chat_id, content, source_tool, payload, sent_at, is_push, n)

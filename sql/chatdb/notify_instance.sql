@@ -1,2 +1,0 @@
--- Tells an instance, on its own channel, that something happened to a session.
-SELECT pg_notify($1, $2)
