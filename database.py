@@ -177,17 +177,18 @@ class SharedStatement:
         self._sizes = metrics.batch_rows.labels(statement)
         self._queue: list[_Row] = []
         self._task: asyncio.Task[None] | None = None
+        self._loop = asyncio.get_running_loop()
 
     def put(self, *row: object) -> asyncio.Future[asyncpg.Record | None]:
         """Queues a row; the future gives what the statement returned for it, if anything, or raises DatabaseError."""
-        future: asyncio.Future[asyncpg.Record | None] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[asyncpg.Record | None] = self._loop.create_future()
         if len(self._queue) >= BATCH_QUEUE:
             logger.error("too many rows wait for a statement", extra=fields(statement=self._statement))
             future.set_exception(DatabaseError())
             return future
         self._queue.append((row, future))
         if self._task is None:
-            self._task = asyncio.create_task(self._work())
+            self._task = self._loop.create_task(self._work())
         return future
 
     async def _work(self) -> None:

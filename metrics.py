@@ -59,9 +59,7 @@ caught_up = Counter("gateway_caught_up_answers", "Answers and pushes of other in
 upstream_calls = Counter("gateway_upstream_calls", "Calls by server and result", ["server", "result"])
 db_connections = _gauge("gateway_db_connections_in_use", "Connections of the pool in use", "database")
 db_wait_seconds = Histogram("gateway_db_wait_seconds", "Time to get a connection", ["database"], buckets=FAST)
-batch_rows = Histogram(
-    "gateway_batch_rows", "Rows in a shared statement", ["statement"], buckets=(1, 2, 5, 10, 50, 200, 500)
-)
+batch_rows = Histogram("gateway_batch_rows", "Rows in a shared statement", ["statement"], buckets=ROWS)
 loop_lag = _gauge("gateway_event_loop_lag_seconds", "How late the event loop wakes what has slept", largest=True)
 listen_age = _gauge("gateway_listen_age_seconds", "Age of the last sign from the LISTEN connection", largest=True)
 build_info = _gauge("gateway_build_info", "Version of the gateway and of Python", "version", "python", largest=True)

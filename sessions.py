@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID, uuid4
@@ -241,7 +242,7 @@ class Sessions:
         last_sent = min(since or row["last_answer_at"], row["last_answer_at"])
         session = Session(websocket, id, row["connection_no"], last_sent, self._settings.send_timeout)
         session.prompts = row["prompts"]
-        session.window_ends = asyncio.get_running_loop().time() + WINDOW_SECONDS
+        session.window_ends = time.monotonic() + WINDOW_SECONDS
         async with session.lock:  # what is delivered from now on comes after the first frame and the replay
             self._put_in_place(session, row["instance_before"])
             try:

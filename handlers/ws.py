@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
+import time
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from uuid import UUID
@@ -123,7 +123,7 @@ def _take(instance: Instance, session: Session, text: str | None) -> None:
     message_id, prompt = _read_prompt(text, settings.max_prompt_chars)
     if instance.is_draining:
         raise errors.Refused(errors.RESTARTING, message_id)
-    now = asyncio.get_running_loop().time()
+    now = time.monotonic()
     if now >= session.window_ends:
         session.window_ends, session.prompts = now + WINDOW_SECONDS, 0
     session.prompts += 1
