@@ -8,6 +8,7 @@ import multiprocessing
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -21,7 +22,7 @@ from handlers import chat, health, login, pages, qna, ws
 from handlers.responses import EXCEPTION_HANDLERS
 from instance import Instance
 from middleware import Edge
-from serving import cut_silent_connections, drained_first, running_server, tighten
+from serving import Supervisor, cut_silent_connections, drained_first, running_server, tighten
 from settings import InvalidSettings, Settings, read_settings
 
 KEEP_ALIVE_SECONDS = (
@@ -102,21 +103,24 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="only check the settings; exit status 1 if one will hurt")
     if parser.parse_args().check:
         sys.exit(check())
-    uvicorn.run(
-        app if settings.web_concurrency == 1 else "gateway:app",
-        workers=settings.web_concurrency,
-        host=settings.host,
-        port=settings.port,
-        ws_max_size=settings.max_frame_bytes,
-        ws_per_message_deflate=False,
-        ws_ping_interval=settings.ping_seconds,
-        ws_ping_timeout=settings.ping_seconds,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        server_header=False,
-        proxy_headers=False,
-        access_log=False,
-        log_config=None,
-    )
+    options: dict[str, Any] = {
+        "host": settings.host,
+        "port": settings.port,
+        "ws_max_size": settings.max_frame_bytes,
+        "ws_per_message_deflate": False,
+        "ws_ping_interval": settings.ping_seconds,
+        "ws_ping_timeout": settings.ping_seconds,
+        "timeout_keep_alive": KEEP_ALIVE_SECONDS,
+        "server_header": False,
+        "proxy_headers": False,
+        "access_log": False,
+        "log_config": None,
+    }
+    if settings.web_concurrency == 1:
+        uvicorn.run(app, **options)
+    else:
+        config = uvicorn.Config("gateway:app", workers=settings.web_concurrency, **options)
+        Supervisor(config, [config.bind_socket()]).run()
 
 
 if __name__ == "__main__":

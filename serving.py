@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+from uvicorn.supervisors import Multiprocess
 
 from wire import guarded_http, guarded_websocket
 
@@ -27,6 +28,18 @@ GRACE_SECONDS = 5
 # A client has so long for the head of a request.
 HEAD_SECONDS = 20.0
 LOOK_SECONDS = 5.0
+JOIN_SECONDS = 0.1
+
+
+class Supervisor(Multiprocess):
+    """uvicorn's supervisor of several workers, which passes a second signal on while it waits for them to end."""
+
+    def join_all(self) -> None:
+        while any(process.process.is_alive() for process in self.processes):
+            time.sleep(JOIN_SECONDS)
+            if not set(SIGNALS).isdisjoint(self.signal_queue):
+                self.signal_queue.clear()
+                self.terminate_all()
 
 
 def running_server() -> uvicorn.Server | None:

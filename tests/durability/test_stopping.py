@@ -192,6 +192,30 @@ async def test_a_second_signal_ends_it_at_once(
     assert await asyncio.to_thread(other.stop) == 0
 
 
+async def test_a_second_signal_to_the_supervisor_ends_all_workers_at_once(
+    world: World, new_gateway: NewGateway
+) -> None:
+    """With WEB_CONCURRENCY the gateway's own supervisor passes it on."""
+    gateway, other = new_gateway(world, start="python", WEB_CONCURRENCY="2"), new_gateway(world)
+    message = unique("두 번 끊긴 질문")
+    world.llm.on(message, Held(answer("결코")), answer("다른 곳에서"))
+    async with visit(gateway) as visitor:
+        await visitor.prompt(message)
+        await world.llm.called(query=message)
+        children = psutil.Process(gateway.process.pid).children()
+        workers = [child for child in children if "spawn_main" in " ".join(child.cmdline())]
+        assert len(workers) == 2
+        gateway.process.send_signal(signal.SIGTERM)
+        await become(lambda: gateway.output().count("stopping") == 2, what="both workers drain")
+        gateway.process.send_signal(signal.SIGTERM)
+        at = time.monotonic()
+        await ended(gateway, 3)
+        assert time.monotonic() - at < 1
+        assert not any(worker.is_running() for worker in workers)
+    await become(lambda: tally(world.chatdb, visitor.session_id) == Tally(1, 1, 0, 0))
+    assert await asyncio.to_thread(other.stop) == 0
+
+
 async def test_a_second_signal_to_the_group_ends_all_workers_at_once(world: World, new_gateway: NewGateway) -> None:
     """Ctrl-C twice at a terminal, which signals the workers too."""
     gateway = new_gateway(world, **WAYS["uvicorn --workers 2"])
