@@ -29,6 +29,7 @@ ARGUMENTS = [
     "--disable-default-apps",
     "--disable-sync",
     "--no-first-run",
+    "--renderer-process-limit=1",
 ]
 PERSONAS = ("김하늘", "이바다", "박별")
 WAIT_MS = 15_000  # what the page has to show is shown within this time
