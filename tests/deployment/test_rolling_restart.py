@@ -1,8 +1,6 @@
 """A rolling restart of three instances behind a real nginx, as whoever visits and whoever watches sees it."""
 
 import asyncio
-import os
-import shutil
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -11,7 +9,7 @@ import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
-from tests.deployment.test_proxy import NGINX, Proxy
+from tests.deployment.test_proxy import Proxy, nginx_before
 from tests.observability.scrape import scrape
 from tests.support.backends import Call, Json, Reply, recommendation
 from tests.support.chat import Frame, Visitor, new_id, visit
@@ -115,25 +113,16 @@ def world(new_world: NewWorld) -> Iterator[World]:
     world.mcp.default = before
 
 
-def nginx_is_there() -> None:
-    if NGINX is None:
-        sentence = "nginx is not installed (on Debian and Ubuntu: apt install nginx-light)"
-        if os.environ.get("CI") == "true":
-            pytest.fail(sentence)
-        pytest.skip(sentence)
-
-
 async def ready(gateway: Gateway) -> bool:
     return (await asyncio.to_thread(gateway.http.get, "/api/health/ready")).status_code == 200
 
 
 async def test_a_rolling_restart_loses_no_prompt_no_login_and_no_visitor(world: World) -> None:
     """0 lost, 0 doubled, 0 failed logins, no handshake refused, with logins in hand on the instance that stops."""
-    nginx_is_there()
     with Cluster(world, 3, start="python", PROMPTS_PER_MINUTE="100000") as cluster:
         (persona,) = add_personas(world.chatdb, "이바다")
         done = asyncio.Event()
-        with Proxy(list(cluster)).start() as proxy:
+        with nginx_before(list(cluster)) as proxy:
             visitors = [FrontEnd(proxy, persona) for _ in range(VISITORS)]
             async with asyncio.TaskGroup() as group:
                 for visitor in visitors:
@@ -155,11 +144,11 @@ async def test_a_rolling_restart_loses_no_prompt_no_login_and_no_visitor(world: 
                         await become(lambda gateway=gateway: ready(gateway), what="it is ready again")  # type: ignore[misc]
                 finally:
                     done.set()
-        shutil.rmtree(proxy.folder, ignore_errors=True)
         statuses: Counter[int] = sum((visitor.logins for visitor in visitors), Counter())
         prompts = sum(len(visitor.prompts) for visitor in visitors)
         assert tally(world.chatdb) == Tally(prompts, prompts, 0, 0)
         assert set(statuses) == {200}, statuses
+        assert [failed for visitor in visitors for failed in visitor.failed_handshakes] == []
         assert sum(visitor.returns for visitor in visitors) >= VISITORS
         assert all(len(set(visitor.pushes)) == len(visitor.pushes) for visitor in visitors), "a push was sent twice"
         stored = world.chatdb.value('SELECT count(*) FROM "ChatbotResponse" WHERE push_no > 0')
