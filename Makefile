@@ -1,8 +1,8 @@
 # make run, make test: on a machine with Python 3.11 or newer, git and make. `make help` lists the rest.
 
 PYTHON ?= python3
-PIP = .venv/bin/python -m pip -qq --disable-pip-version-check --no-input
-INSTALL = $(PIP) install --root-user-action=ignore --require-hashes --requirement
+INSTALL = -m pip -qq --disable-pip-version-check --no-input install --root-user-action=ignore \
+	--require-hashes --requirement
 COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make requirements"
 
@@ -20,7 +20,7 @@ traffic: .venv/.demo-installed ## send some minutes of traffic to a running demo
 	@.venv/bin/python -m demo.traffic
 
 test: .venv/.dev-installed ## run the tests
-	@.venv/bin/python -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
+	@.venv/bin/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: .venv/.dev-installed ## lint, format and types
 	@.venv/bin/ruff check
@@ -28,17 +28,19 @@ check: .venv/.dev-installed ## lint, format and types
 	@.venv/bin/mypy
 
 .PHONY: fuzz
-fuzz: .venv/.dev-installed ## try 20,000 hostile inputs, and schemathesis: a few minutes
+fuzz: .venv/.dev-installed .venv-fuzz/.installed ## try 20,000 hostile inputs, and schemathesis: a few minutes
 	@FUZZ=long .venv/bin/python -m pytest -s tests/security/test_fuzz.py tests/security/test_abuse.py tests/security/test_schema.py
 
 requirements: .venv/.dev-installed ## pin what the *.in files name
 	$(COMPILE) requirements.in -o requirements.txt
 	$(COMPILE) requirements-demo.in -o requirements-demo.txt
 	$(COMPILE) requirements-dev.in -o requirements-dev.txt
+	$(COMPILE) requirements-bench.in -o requirements-bench.txt
+	$(COMPILE) requirements-fuzz.in -o requirements-fuzz.txt
 
 .venv/.%-installed: requirements-%.txt | .venv/bin/pip
 	@echo "Installing $< into .venv ..."
-	@$(INSTALL) $<
+	@.venv/bin/python $(INSTALL) $<
 	@touch $@
 
 .venv/bin/pip:
@@ -50,22 +52,15 @@ requirements: .venv/.dev-installed ## pin what the *.in files name
 	@mkdir -p .venv && touch .venv/.unfinished
 	@$(PYTHON) -m venv .venv && rm .venv/.unfinished
 
-# The benchmark has packages of its own, so that what is developed and shipped stays free of them.
-.PHONY: bench requirements-bench
-
+.PHONY: bench
 bench: .venv-bench/.installed ## measure the gateway beside a FastAPI peer, some minutes; QUICK=1: about one
 	@.venv-bench/bin/python -m benchmarks $(if $(QUICK),--quick)
 
-requirements: requirements-bench
-
-requirements-bench: .venv/.dev-installed
-	$(COMPILE) requirements-bench.in -o requirements-bench.txt
-
-.venv-bench/.installed: requirements-bench.txt | .venv/bin/pip
-	@echo "Installing $< into .venv-bench ..."
-	@$(PYTHON) -m venv .venv-bench
-	@.venv-bench/bin/python -m pip -qq --disable-pip-version-check --no-input install --root-user-action=ignore \
-		--require-hashes --requirement $<
+# Packages of their own, so that what is developed and shipped stays free of them.
+.venv-%/.installed: requirements-%.txt | .venv/bin/pip
+	@echo "Installing $< into .venv-$* ..."
+	@$(PYTHON) -m venv .venv-$*
+	@.venv-$*/bin/python $(INSTALL) $<
 	@touch $@
 
 .PHONY: faults

@@ -5,14 +5,16 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
+from websockets.exceptions import ConnectionClosed
 
 from tests.support.backends import answer
 from tests.support.chat import visit
 from tests.support.gateway import Gateway
 from tests.support.processes import ROOT, Process, temporary_directory
+from tests.support.waiting import become
 from tests.support.world import NewGateway, NewWorld, World, add_personas, unique
 
 pytestmark = pytest.mark.anyio
@@ -102,28 +104,27 @@ async def test_operators_paths_stay_inside(proxy: Proxy, gateways: list[Gateway]
 
 async def test_an_instance_that_stops_is_not_noticed(proxy: Proxy, gateways: list[Gateway]) -> None:
     """While an instance stops and is gone, every request and every new handshake succeeds at the other."""
-    failures: list[object] = []
+    statuses: list[int] = []
     done = asyncio.Event()
 
-    async def keep_asking() -> int:
-        count = 0
+    async def keep_asking() -> None:
         async with proxy.async_http() as http:
             while not done.is_set():
-                async with visit(proxy) as visitor:
-                    response = await http.post("/api/login/persona_id", json={"session_id": visitor.session_id})
-                    if response.status_code not in (200, 404):
-                        failures.append((response.status_code, response.text))
-                count += 1
-        return count
+                with suppress(ConnectionClosed):  # by an instance that was told to stop in this moment
+                    async with visit(proxy) as visitor:
+                        response = await http.post("/api/login/persona_id", json={"session_id": visitor.session_id})
+                        statuses.append(response.status_code)
 
     async with asyncio.TaskGroup() as group:
-        asking = [group.create_task(keep_asking()) for _ in range(4)]
-        await asyncio.sleep(0.3)
+        for _ in range(4):
+            group.create_task(keep_asking())
+        await become(lambda: len(statuses) > 10, what="all are at it")
         assert await asyncio.to_thread(gateways[0].stop) == 0
-        await asyncio.sleep(0.5)
+        before = len(statuses)
+        await become(lambda: len(statuses) > before + 10, what="they go on at the other")
         done.set()
-    assert not failures
-    assert sum(task.result() for task in asking) > 20
+    # Whose socket was closed before the question arrived is not connected; every other answer is a failure.
+    assert set(statuses) <= {200, 404}
 
 
 async def test_a_session_goes_on_at_the_other_instance(proxy: Proxy, gateways: list[Gateway]) -> None:

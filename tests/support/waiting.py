@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 FRAME_SECONDS = 10.0  # how long a test waits for a frame or a call that must come
-POLL_SECONDS = 0.02
+POLL_SECONDS = (0.01, 0.1)  # from asking often at first to seldom when it takes long
 
 
 def eventually(check: Callable[[], T], seconds: float = FRAME_SECONDS, what: str = "") -> T:
@@ -24,7 +24,7 @@ def eventually(check: Callable[[], T], seconds: float = FRAME_SECONDS, what: str
             return value
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds} s: {what or check} (last: {value!r})")
-        time.sleep(POLL_SECONDS)
+        time.sleep(_pause(deadline - seconds))
 
 
 async def become(check: Callable[[], object], seconds: float = FRAME_SECONDS, what: str = "") -> None:
@@ -37,4 +37,9 @@ async def become(check: Callable[[], object], seconds: float = FRAME_SECONDS, wh
             return
         if time.monotonic() > deadline:
             raise AssertionError(f"not within {seconds} s: {what or check} (last: {value!r})")
-        await asyncio.sleep(POLL_SECONDS)
+        await asyncio.sleep(_pause(deadline - seconds))
+
+
+def _pause(since: float) -> float:
+    shortest, longest = POLL_SECONDS
+    return min(longest, shortest + (time.monotonic() - since) / 10)
