@@ -14,7 +14,7 @@ import httpx
 import uvicorn
 
 from tests.support.background import background
-from tests.support.network import reset_on_close
+from tests.support.network import NO_TLS, reset_on_close
 from tests.support.processes import free_port
 from tests.support.waiting import FRAME_SECONDS, become, eventually
 
@@ -180,7 +180,7 @@ class CallBack:
 
     async def serve(self, call: Call, receive: Receive, send: Send) -> None:
         """Call back, then serve."""
-        async with httpx.AsyncClient(base_url=self.base_url, timeout=10, trust_env=False) as client:
+        async with httpx.AsyncClient(base_url=self.base_url, timeout=10, trust_env=False, verify=NO_TLS) as client:
             body = {"session_id": call.field("session_id")}
             response = await client.post("/api/login/persona_id", json=body)
         self.answers.append((response.status_code, response.json()))

@@ -12,6 +12,7 @@ import httpx
 import websockets.asyncio.client
 from websockets.typing import Origin
 
+from tests.support.network import NO_TLS
 from tests.support.processes import ROOT, Process, free_port, temporary_directory
 from tests.support.waiting import eventually
 
@@ -83,7 +84,7 @@ class Gateway:
         self.dotenv = dotenv
         self.base_url = f"http://127.0.0.1:{self.port}"
         self.websocket_url = f"ws://127.0.0.1:{self.port}/api/chat/ws"
-        self.http = httpx.Client(base_url=self.base_url, timeout=30, trust_env=False)
+        self.http = httpx.Client(base_url=self.base_url, timeout=30, trust_env=False, verify=NO_TLS)
         self._process: Process | None = None
 
     @property
@@ -94,7 +95,6 @@ class Gateway:
 
     def launch(self) -> Self:
         """Start the process, without waiting for it."""
-        # Nothing here speaks TLS, and reading the system's certificates is much of the cost of a start.
         settings = {"SSL_CERT_FILE": os.devnull, **self.settings}
         if self.start_kind == "uvicorn":
             command = [sys.executable, "-m", "uvicorn", "gateway:app", "--host", "127.0.0.1"]
@@ -169,7 +169,7 @@ class Gateway:
 
     def async_http(self) -> httpx.AsyncClient:
         """A new client for requests that run beside something else in a coroutine; to be closed by the caller."""
-        return httpx.AsyncClient(base_url=self.base_url, timeout=30, trust_env=False)
+        return httpx.AsyncClient(base_url=self.base_url, timeout=30, trust_env=False, verify=NO_TLS)
 
     def connect(
         self, *, query: str = "", origin: str | None = None, path: str = "", **options: Any

@@ -3,10 +3,14 @@
 import asyncio
 import contextlib
 import socket
+import ssl
 import struct
 from typing import Self
 
 from tests.support.background import background
+
+# For clients: nothing here speaks TLS, and a context of their own would read the system's certificates.
+NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
 class RefusedPort:
