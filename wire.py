@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-# A client's bytes are taken in pieces of this size: parsing one takes a few milliseconds, whatever is in it.
-PIECE_BYTES = 4096
+# What a client sends at once is taken in pieces, each a millisecond of work at most, unless it is short.
+SHORT_BYTES, PIECE_BYTES = 512, 128
+# After so many frames in so many seconds no more is taken, so that a flood waits rather than everybody else.
+SLICE_FRAMES, SLICE_SECONDS = 16, 0.025
 MAX_HEAD_BYTES = 65536
 MAX_PIPELINE = 16
 POLICY_VIOLATION = 1008
 WINDOW_SECONDS = 60.0
 # Frames of any kind (prompts and nonsense, pings, pongs, fragments) for each prompt that is allowed
 FRAMES_PER_PROMPT = 20
+# And at once: somewhat more than the prompts after which a visitor is refused for good.
+BURST_PER_PROMPT, SHORTEST_BURST = 4, 320
 
 
 def guarded_http(protocol: Any) -> Any:
@@ -44,25 +48,62 @@ def guarded_http(protocol: Any) -> Any:
 
 
 def guarded_websocket(protocol: Any, prompts_per_minute: int) -> Any:
-    """uvicorn's WebSocket protocol, which closes a connection with 1008 that sends too many frames of any kind."""
+    """uvicorn's WebSocket protocol, which takes few frames at a time, and closes with 1008 on too many of any kind."""
     frames_per_minute = prompts_per_minute * FRAMES_PER_PROMPT
+    longest_burst = max(prompts_per_minute * BURST_PER_PROMPT, SHORTEST_BURST)
 
     class GuardedWebSocket(protocol):  # type: ignore[misc]
         frames_left = frames_per_minute
         window_ends = 0.0
+        burst_frames = 0
+        slice_frames = 0
+        slice_ends = 0.0
+        is_paused = False
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            self.held: list[bytes] = []  # read but not taken yet, the last piece first; meanwhile nothing more is read
+            super().__init__(*args, **kwargs)
+
+        @property
+        def read_paused(self) -> bool:
+            # uvicorn reads on when this is true and it has nothing left to handle.
+            return self.is_paused and not self.held
+
+        @read_paused.setter
+        def read_paused(self, is_paused: bool) -> None:
+            self.is_paused = is_paused
 
         def data_received(self, data: bytes) -> None:
-            for piece in _pieces(data):
-                if self.transport.is_closing():
+            is_waiting = bool(self.held)
+            self.held = [*reversed(_pieces(data)), *self.held]
+            if not is_waiting:
+                self._take()
+
+        def _take(self) -> None:
+            if self.loop.time() >= self.slice_ends:
+                self.slice_ends, self.slice_frames = self.loop.time() + SLICE_SECONDS, 0
+            while self.held and not self.transport.is_closing():
+                if self.slice_frames >= SLICE_FRAMES:
+                    self.transport.pause_reading()
+                    self.loop.call_at(self.slice_ends, self._go_on)
                     return
-                super().data_received(piece)
+                super().data_received(self.held.pop())
+            self.burst_frames = 0
+
+        def _go_on(self) -> None:
+            self._take()
+            if not self.held and not self.transport.is_closing() and self.queue.empty():
+                self.is_paused = False
+                self.transport.resume_reading()
 
         def _count(self) -> None:
             now = self.loop.time()
             if now >= self.window_ends:
                 self.window_ends, self.frames_left = now + WINDOW_SECONDS, frames_per_minute
+            self.slice_frames += 1
+            self.burst_frames += 1
             self.frames_left -= 1
-            if self.frames_left == 0 and not self.close_sent:
+            if (self.frames_left <= 0 or self.burst_frames > longest_burst) and not self.close_sent:
                 self.conn.send_close(POLICY_VIOLATION, "Too many messages")
                 self.handle_parser_exception()
 
@@ -82,4 +123,6 @@ def guarded_websocket(protocol: Any, prompts_per_minute: int) -> Any:
 
 
 def _pieces(data: bytes) -> list[bytes]:
+    if len(data) <= SHORT_BYTES:
+        return [data]
     return [data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES)]
