@@ -228,7 +228,7 @@ def measure_pushes(plan: Plan, postgres: PostgresServer) -> Figures:
         for at_once, rounds in ((1, 25 * plan.login_rounds), (60, plan.login_rounds)):
             tries = [load.do("log_in", ports=ports, at_once=at_once, rounds=rounds) for _ in range(plan.repeats)]
             figures |= {f"push_{at_once}_{key}": sum(one[key] for one in tries) for key in ("logins", "errors")}
-            done = min(tries, key=lambda one: one["p99"])
+            done = sorted(tries, key=lambda one: one["p99"])[len(tries) // 2]  # a tail: the best says too little
             figures |= {f"push_{at_once}_{key}_ms": done[key] for key in ("p50", "p99")}
     databases.drop()
     return figures
