@@ -64,6 +64,13 @@ def guarded_websocket(protocol: Any, prompts_per_minute: int) -> Any:
             self.held: list[bytes] = []  # read but not taken yet, the last piece first; meanwhile nothing more is read
             super().__init__(*args, **kwargs)
 
+        def shutdown(self) -> None:
+            if self.handshake_initiated:
+                super().shutdown()
+            else:
+                # uvicorn fails to answer a handshake that the parser has refused, and with it the whole stop.
+                self.transport.abort()
+
         @property
         def read_paused(self) -> bool:
             # uvicorn reads on when this is true and it has nothing left to handle.

@@ -127,6 +127,24 @@ async def test_with_nothing_in_hand_it_ends_within_two_seconds(
     assert instance_ids(world.chatdb) == []
 
 
+async def test_a_handshake_that_is_never_completed_does_not_disturb_it(world: World, new_gateway: NewGateway) -> None:
+    """Neither one that stays half sent nor one that the server's parser does not take."""
+    gateway = new_gateway(world)
+    half = b"GET /api/chat/ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    key = b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    heads = (half, half + key + b"x: y\r\n" * 200 + b"\r\n", half + key + b"Cookie: " + b"x" * 10_000 + b"\r\n\r\n")
+    connections = [await asyncio.open_connection("127.0.0.1", gateway.port) for _ in heads]
+    for head, (_, writer) in zip(heads, connections, strict=True):
+        writer.write(head)
+    async with visit(gateway) as visitor:
+        gateway.process.send_signal(signal.SIGTERM)
+        assert (await until_closed(visitor.socket))[1] == RESTART
+    assert await ended(gateway) == 0
+    assert instance_ids(world.chatdb) == []
+    for _, writer in connections:
+        writer.transport.abort()
+
+
 async def test_requests_in_hand_are_answered(world: World, new_gateway: NewGateway) -> None:
     """A login that is waiting for the MCP server is finished: its push is sent, and it returns 200."""
     gateway = new_gateway(world)

@@ -197,10 +197,13 @@ async def _silent(gateway: Gateway, head: bytes) -> float:
     reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
     started = time.monotonic()
     writer.write(head)
-    with suppress(TimeoutError):
+    try:
         async with asyncio.timeout(HEAD_SECONDS):
             await _until_cut(reader)
-    writer.transport.abort()
+    except TimeoutError:
+        pass
+    finally:
+        writer.transport.abort()
     return time.monotonic() - started
 
 
@@ -210,10 +213,12 @@ async def _dribble(gateway: Gateway, head: bytes, seconds: float) -> tuple[float
     started = time.monotonic()
     writer.write(head)
     answer = asyncio.create_task(_until_cut(reader))
-    while not answer.done() and time.monotonic() - started < seconds:
-        writer.write(b" " if b"\r\n\r\n" in head else b"x")
-        await asyncio.wait([answer], timeout=0.5)
-    writer.transport.abort()
+    try:
+        while not answer.done() and time.monotonic() - started < seconds:
+            writer.write(b" " if b"\r\n\r\n" in head else b"x")
+            await asyncio.wait([answer], timeout=0.5)
+    finally:
+        writer.transport.abort()
     return time.monotonic() - started, await answer
 
 
