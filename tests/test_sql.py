@@ -1,6 +1,7 @@
 """Every SQL file is one statement that a real, migrated database accepts, and is used."""
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,6 +73,7 @@ def test_a_statement_says_first_what_it_does(path: Path) -> None:
     assert re.match(r"-- \S.*\n", path.read_text("utf-8"))
 
 
+@functools.cache
 def strings_in_the_code() -> list[re.Pattern[str]]:
     """Every string of the program, as a pattern in which what an f-string fills in may be any word."""
     patterns = []
