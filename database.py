@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -22,6 +23,7 @@ MIGRATION_LOCK = 0x6361_7264  # any number that no other program locks in ChatDB
 MIGRATION_TIMEOUT = 600.0  # seconds; taking over a large database rewrites its tables
 BATCH_ROWS = 500
 BATCH_QUEUE = 20_000
+KEPT_USES = 20
 
 # The connection went away or the server cannot write (a standby after a failover): a new connection may do better.
 # Every statement here may be run twice, so one that was lost on its way is simply run again.
@@ -53,6 +55,27 @@ def load_statements(folder: str) -> dict[str, str]:
 
 async def keep_session_state(connection: Any) -> None:
     """asyncpg's `reset` costs a round trip at each release; no statement here leaves anything behind to reset."""
+
+
+class Kept:
+    """Holds a connection between statements that follow one another at once; given back now and then, for others."""
+
+    __slots__ = ("_connection", "_uses")
+
+    def __init__(self) -> None:
+        self._connection: Any = None
+        self._uses = 0
+
+    def pop(self) -> Any:
+        connection, self._connection = self._connection, None
+        return connection
+
+    def push(self, connection: Any) -> bool:
+        """Whether it is kept; otherwise it is to be released."""
+        self._uses += 1
+        if self._uses % KEPT_USES:
+            self._connection = connection
+        return self._connection is not None
 
 
 class Database:
@@ -96,19 +119,19 @@ class Database:
     def connections_in_use(self) -> int:
         return self._pool.get_size() - self._pool.get_idle_size()
 
-    async def fetch(self, name: str, *args: object) -> list[asyncpg.Record]:
+    async def fetch(self, name: str, *args: object, kept: Kept | None = None) -> list[asyncpg.Record]:
         """Runs sql/<folder>/<name>.sql. Raises DatabaseError."""
         query = self.statements[name]
         try:
             try:
-                return await self._run(query, args)
+                return await self._run(query, args, kept)
             except (TimeoutError, *_ROW_REFUSED):
                 raise
             except _TRY_AGAIN as error:
                 logger.info("statement is run again", extra=fields(statement=name, error=describe(error)))
                 if not isinstance(error, asyncpg.DeadlockDetectedError):
                     await self._pool.expire_connections()  # what ended one connection has ended the others as well
-                return await self._run(query, args)
+                return await self._run(query, args, kept)
         except _ROW_REFUSED as error:
             logger.error("statement refused", extra=fields(statement=name, error=describe(error)))
             raise RowRefused from error
@@ -126,18 +149,40 @@ class Database:
             found = [await connection.fetch(self.statements[name], *row, timeout=self._timeout) for row in rows]
         return [row for rows_found in found for row in rows_found]
 
-    async def _run(self, query: str, args: tuple[object, ...]) -> list[asyncpg.Record]:
-        started = time.perf_counter()
-        connection = await self._pool.acquire(timeout=self._timeout)
-        self._waited.observe(time.perf_counter() - started)
+    async def _run(self, query: str, args: tuple[object, ...], kept: Kept | None) -> list[asyncpg.Record]:
+        connection = (kept and kept.pop()) or await self._acquire()
         try:
-            return await connection.fetch(query, *args, timeout=self._timeout)
+            rows: list[asyncpg.Record] = await connection.fetch(query, *args, timeout=self._timeout)
+            if kept and kept.push(connection):
+                connection = None
+            return rows
         except (TimeoutError, asyncio.CancelledError):
             # Asking a server that has gone silent to cancel can hang as well.
             connection.terminate()
             raise
         finally:
+            await self._release(connection)
+
+    async def _acquire(self) -> Any:
+        started = time.perf_counter()
+        # Taking an idle one needs no time limit, which is a task in Python 3.11; to replace a dead one has its own.
+        connection = await self._pool.acquire(timeout=None if self._pool.get_idle_size() else self._timeout)
+        self._waited.observe(time.perf_counter() - started)
+        return connection
+
+    async def _release(self, connection: Any) -> None:
+        if connection is not None:
             await self._pool.release(connection, timeout=self._timeout)
+
+    @asynccontextmanager
+    async def keeping(self) -> AsyncIterator[Kept]:
+        """A connection that is kept between statements which follow one another at once."""
+        kept = Kept()
+        try:
+            yield kept
+        finally:
+            with suppress(asyncpg.InterfaceError):  # the pool was closed meanwhile
+                await self._release(kept.pop())
 
     async def migrate(self) -> None:
         """Applies what is missing of sql/<folder>/migrations, in order, all or nothing, one instance at a time."""
@@ -193,25 +238,29 @@ class SharedStatement:
 
     async def _work(self) -> None:
         try:
-            while self._queue:
-                batch = self._take_batch()
-                try:
-                    await self._run(batch)
-                except RowRefused:
-                    for one in batch:
-                        try:
-                            await self._run([one])
-                        except DatabaseError as error:
-                            _fail([one], error)
-                except DatabaseError as error:
-                    _fail(batch, error)
-                except BaseException:
-                    _fail(batch, DatabaseError())
-                    raise
+            while self._queue:  # also with what comes while the connection is released
+                async with self._database.keeping() as kept:
+                    while self._queue:
+                        await self._run_batch(self._take_batch(), kept)
         finally:
             self._task = None
             _fail(self._queue, DatabaseError())
             self._queue = []
+
+    async def _run_batch(self, batch: list[_Row], kept: Kept) -> None:
+        try:
+            await self._run(batch, kept)
+        except RowRefused:
+            for one in batch:
+                try:
+                    await self._run([one], kept)
+                except DatabaseError as error:
+                    _fail([one], error)
+        except DatabaseError as error:
+            _fail(batch, error)
+        except BaseException:
+            _fail(batch, DatabaseError())
+            raise
 
     def _take_batch(self) -> list[_Row]:
         batch: dict[object, _Row] = {}
@@ -225,10 +274,10 @@ class SharedStatement:
         self._queue = left
         return list(batch.values())
 
-    async def _run(self, batch: list[_Row]) -> None:
+    async def _run(self, batch: list[_Row], kept: Kept) -> None:
         self._sizes.observe(len(batch))
         columns = zip(*(row for row, _ in batch), strict=True)
-        found = {row["n"]: row for row in await self._database.fetch(self._statement, *map(list, columns))}
+        found = {row["n"]: row for row in await self._database.fetch(self._statement, *map(list, columns), kept=kept)}
         for n, (_, future) in enumerate(batch, 1):
             if not future.done():
                 future.set_result(found.get(n))
