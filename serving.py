@@ -34,6 +34,11 @@ JOIN_SECONDS = 0.1
 class Supervisor(Multiprocess):
     """uvicorn's supervisor of several workers, which passes a second signal on while it waits for them to end."""
 
+    def handle_signals(self) -> None:
+        second = [number for number in self.signal_queue if number in SIGNALS][1:]
+        super().handle_signals()
+        self.signal_queue.extend(second)
+
     def join_all(self) -> None:
         while any(process.process.is_alive() for process in self.processes):
             time.sleep(JOIN_SECONDS)
@@ -80,16 +85,16 @@ def drained_first(server: uvicorn.Server | None, drain: Callable[[], Awaitable[N
     def start_draining() -> None:
         tasks.append(loop.create_task(drain_and_exit()))
 
-    first: list[int] = []
+    seen: list[int] = []
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        if first and first[0] != number and multiprocessing.parent_process() is not None:
+        seen.append(number)
+        if len(seen) == 2 and seen[0] != number and multiprocessing.parent_process() is not None:
             return  # Ctrl-C reaches a worker twice: from the terminal, and as the supervisor's SIGTERM
-        if first or not server.started:
+        if len(seen) > 1 or not server.started:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
         else:
-            first.append(number)
             loop.call_soon_threadsafe(start_draining)
 
     before = {number: signal.signal(number, on_signal) for number in SIGNALS}

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import errors
+
 # What a client sends at once is taken in pieces: 21 of the smallest frames in each, or 85 if that is all it sent.
 SHORT_BYTES, PIECE_BYTES = 512, 128
 # After so many frames in so many seconds no more is taken, so that a flood waits rather than everybody else.
 SLICE_FRAMES, SLICE_SECONDS = 16, 0.025
-MAX_HEAD_BYTES = 65536
+MAX_HEAD_BYTES = 16384  # as much as uvicorn takes with its other HTTP parser
 MAX_PIPELINE = 16
 POLICY_VIOLATION = 1008
 WINDOW_SECONDS = 60.0
@@ -41,7 +43,10 @@ def guarded_http(protocol: Any) -> Any:
                 super().data_received(piece)
                 if self.head_bytes is not None:
                     self.head_bytes += len(piece)
-                if (self.head_bytes or 0) > MAX_HEAD_BYTES or len(self.pipeline) > MAX_PIPELINE:
+                is_long = (self.head_bytes or 0) > MAX_HEAD_BYTES
+                if is_long and (self.cycle is None or self.cycle.response_complete):
+                    self.send_400_response(errors.HEAD_TOO_LARGE)
+                elif is_long or len(self.pipeline) > MAX_PIPELINE:
                     self.transport.abort()
 
     return GuardedHttp

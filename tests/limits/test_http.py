@@ -86,6 +86,16 @@ def test_the_usual_limit_of_a_body_is_64_kib(default_gateway: Gateway) -> None:
     assert_sentence(default_gateway.http.post("/api/login", content=body_of(65537)), 413)
 
 
+def test_a_head_is_at_most_16_kib(default_gateway: Gateway) -> None:
+    """Beyond it the answer is a 400 and the end of the connection, whatever is still to come."""
+    short, long = ({"x-padding": "x" * size} for size in (15_000, 17_000))
+    assert default_gateway.http.get("/api/health", headers=short).status_code == 200
+    assert default_gateway.http.get("/api/health", headers=long).status_code == 400
+    with socket.create_connection(("127.0.0.1", default_gateway.port), timeout=10) as client:
+        client.sendall(b"GET /api/health HTTP/1.1\r\nhost: a\r\n" + b"x: y\r\n" * 2800)  # and no end
+        assert client.recv(65536).startswith(b"HTTP/1.1 400 ")
+
+
 @pytest.mark.parametrize("length", [b"-1", b"abc", b"99999999999999999999999999", b"1, 2"])
 def test_a_content_length_without_sense_is_refused(gateway: Gateway, length: bytes) -> None:
     """With some 4xx, and the gateway lives."""
