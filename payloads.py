@@ -68,8 +68,8 @@ class Body:
 
     def integer(self, name: str) -> int:
         value = self._values.get(name)
-        if type(value) is int:
-            return value
+        if type(value) is int or (isinstance(value, float) and abs(value) >= 2**63):
+            return int(value)  # the parser takes an integer beyond 64 bits for a float
         self._refuse(name, "must be an integer", "int_type")
         return 0
 
