@@ -6,14 +6,14 @@ import pytest
 from tests.support.backends import Drip, Drop, Hang, Held, LlmStub, Raw, answer
 from tests.support.background import background
 from tests.support.card_qna import FAQS, build_card_qna
-from tests.support.network import RefusedPort, TcpProxy
+from tests.support.network import NO_TLS, RefusedPort, TcpProxy
 from tests.support.postgres import Database, PostgresServer
 from tests.support.waiting import eventually
 from tests.support.world import unique
 
 
 def ask(llm: LlmStub, query: str, timeout: float = 5) -> httpx.Response:
-    return httpx.post(llm.url + "/llm/mcp-router/dispatch", json={"query": query}, timeout=timeout)
+    return httpx.post(llm.url + "/llm/mcp-router/dispatch", json={"query": query}, timeout=timeout, verify=NO_TLS)
 
 
 def test_the_stub_answers_and_records_the_call(llm: LlmStub) -> None:

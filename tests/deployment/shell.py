@@ -60,7 +60,7 @@ class Shell:
                 (self._bin / tool).symlink_to(found)
         if docker:
             program = Path(__file__).with_name("fake_docker.py")
-            self.add_program("docker", f'exec "{sys.executable}" -I "{program}" "$@"')
+            self.add_program("docker", f'exec "{sys.executable}" -IS "{program}" "$@"')
 
     def add_program(self, name: str, body: str) -> None:
         """A program of this name, in place of the real one."""

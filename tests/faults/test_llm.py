@@ -17,6 +17,7 @@ from tests.faults.visitors import Crowd
 from tests.support.backends import DISPATCH_PATH, Call, Drip, Drop, Hang, Json, Raw, Receive, Reply, Send
 from tests.support.cluster import Cluster
 from tests.support.gateway import environment
+from tests.support.network import NO_TLS
 from tests.support.processes import Process
 from tests.support.waiting import eventually
 from tests.support.world import World, unique
@@ -102,7 +103,7 @@ class LlmProcess:
 
     def _serves(self) -> bool:
         try:
-            return httpx.post(self._url, json={"query": "?"}, trust_env=False).status_code == 200
+            return httpx.post(self._url, json={"query": "?"}, trust_env=False, verify=NO_TLS).status_code == 200
         except httpx.TransportError:
             return False
 

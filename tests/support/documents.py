@@ -1,5 +1,6 @@
 """The documents that describe the gateway, and whether something fits what they say."""
 
+import functools
 import json
 from collections.abc import Iterator
 from datetime import datetime
@@ -38,12 +39,18 @@ def _resolved(document: Any, value: Any) -> Any:
     return _resolved(document, target) | own
 
 
+@functools.cache
+def _validator(schema_text: str) -> Draft202012Validator:
+    schema = json.loads(schema_text)
+    Draft202012Validator.check_schema(schema)
+    return Draft202012Validator(schema, format_checker=_formats)
+
+
 class Schema:
     """A JSON schema, itself a good one, without references."""
 
     def __init__(self, schema: Any) -> None:
-        Draft202012Validator.check_schema(schema)
-        self._validator = Draft202012Validator(schema, format_checker=_formats)
+        self._validator = _validator(json.dumps(schema))
 
     def is_fit(self, value: Any) -> bool:
         """Whether a value fits the schema."""
