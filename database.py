@@ -23,7 +23,7 @@ MIGRATION_LOCK = 0x6361_7264  # any number that no other program locks in ChatDB
 MIGRATION_TIMEOUT = 600.0  # seconds; taking over a large database rewrites its tables
 BATCH_ROWS = 500
 BATCH_QUEUE = 20_000
-KEPT_USES = 20
+KEPT_USES = 20  # statements on one connection before others who wait for one have their turn
 
 # The connection went away or the server cannot write (a standby after a failover): a new connection may do better.
 # Every statement here may be run twice, so one that was lost on its way is simply run again.

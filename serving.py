@@ -35,6 +35,7 @@ class Supervisor(Multiprocess):
     """uvicorn's supervisor of several workers, which passes a second signal on while it waits for them to end."""
 
     def handle_signals(self) -> None:
+        # uvicorn looks twice a second and takes all that came meanwhile for one.
         second = [number for number in self.signal_queue if number in SIGNALS][1:]
         super().handle_signals()
         self.signal_queue.extend(second)

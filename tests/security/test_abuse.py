@@ -31,7 +31,7 @@ SENT_MIB = 24  # by each flood, if it is not cut before
 GROWTH_MIB = 48  # what a flood may cost, with the allocator's slack
 
 IS_LONG = os.environ.get("FUZZ") == "long"
-MEASURE_SECONDS = 1.5 if IS_LONG else 1.0
+MEASURE_SECONDS = 1.5
 # Of the flood's own sender on the same cores, and in `make test` of other tests. Without the guards it was two to
 # nineteen seconds.
 NOISE_SECONDS = 0.02 if IS_LONG else 0.3
