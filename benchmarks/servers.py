@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Self
 
 import psutil
@@ -36,7 +35,7 @@ POSTGRES_OPTIONS = {
 
 def start_postgres() -> PostgresServer:
     postgres._OPTIONS |= POSTGRES_OPTIONS
-    server = PostgresServer()
+    server = PostgresServer(on_disk=True)
     server.admin.execute("CREATE EXTENSION pg_stat_statements")
     return server
 
@@ -228,4 +227,4 @@ class Load:
 
 
 def postgres_pid(server: PostgresServer) -> int:
-    return int((Path(server.base) / "data" / "postmaster.pid").read_text().split()[0])
+    return int((server.data / "postmaster.pid").read_text().split()[0])

@@ -1,6 +1,7 @@
 """`python seed_personas.py [FILE]`."""
 
 import json
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -147,66 +148,53 @@ def test_an_empty_list_is_nothing_to_do(empty_world: World, file: Path) -> None:
 GOOD: dict[str, Any] = {"name": "멀쩡한 사람", "description": "좋습니다."}
 
 
-@pytest.mark.parametrize(
-    ("entries", "field"),
-    [
-        ([GOOD, "text"], None),
-        ([GOOD, None], None),
-        ([GOOD, ["name"]], None),
-        ([GOOD, {}], "name"),
-        ([GOOD, {"description": "이름이 없습니다."}], "name"),
-        ([GOOD, {"name": None, "description": ""}], "name"),
-        ([GOOD, {"name": 17, "description": ""}], "name"),
-        ([GOOD, {"name": ["x"], "description": ""}], "name"),
-        ([GOOD, {"name": "", "description": ""}], "name"),
-        ([GOOD, {"name": " \t\n", "description": ""}], "name"),
-        ([GOOD, {"name": "가" * 101, "description": ""}], "name"),
-        ([GOOD, GOOD], "name"),
-        ([GOOD, {"name": "멀쩡한 사람", "description": "다른 설명"}], "name"),
-        ([GOOD, {"name": "누구", "description": 17}], "description"),
-        ([GOOD, {"name": "누구", "description": True}], "description"),
-        ([GOOD, {"name": "누구", "description": {}}], "description"),
-        ([GOOD, {"name": "누구", "description": "나" * 256}], "description"),
-        ([GOOD, {"name": "누\x00구", "description": ""}], "name"),
-        ([GOOD, {"name": "누구", "description": "\x00"}], "description"),
-    ],
-    ids=lambda value: repr(value)[-40:] if isinstance(value, list) else None,
-)
-def test_a_bad_entry_refuses_the_whole_file_naming_entry_and_field(
-    empty_world: World, file: Path, entries: list[Any], field: str | None
-) -> None:
+# What is wrong with an entry, by the field that is named
+BAD_ENTRIES: list[tuple[Any, str]] = [
+    ("text", ""),
+    (None, ""),
+    (["name"], ""),
+    ({}, "name"),
+    ({"description": "이름이 없습니다."}, "name"),
+    ({"name": None, "description": ""}, "name"),
+    ({"name": 17, "description": ""}, "name"),
+    ({"name": ["x"], "description": ""}, "name"),
+    ({"name": "", "description": ""}, "name"),
+    ({"name": " \t\n", "description": ""}, "name"),
+    ({"name": "가" * 101, "description": ""}, "name"),
+    (GOOD, "name"),
+    ({"name": "멀쩡한 사람", "description": "다른 설명"}, "name"),
+    ({"name": "누\x00구", "description": ""}, "name"),
+    ({"name": "누구", "description": 17}, "description"),
+    ({"name": "누구", "description": True}, "description"),
+    ({"name": "누구", "description": {}}, "description"),
+    ({"name": "누구", "description": "나" * 256}, "description"),
+    ({"name": "누구", "description": "\x00"}, "description"),
+]
+
+
+def test_bad_entries_refuse_the_whole_file_each_named_with_its_field(empty_world: World, file: Path) -> None:
+    entries = [GOOD, *(entry for entry, _ in BAD_ENTRIES), {"name": "또 멀쩡한 사람"}]
     status, output = seed(empty_world, write(file, entries))
     assert status != 0
-    assert "2" in output.replace(str(file), "")
-    if field:
-        assert field in output.replace(str(file), "")
+    lines = output.replace(str(file), "").strip().splitlines()
+    assert len(lines) == len(BAD_ENTRIES)
+    for number, (line, (_, field)) in enumerate(zip(lines, BAD_ENTRIES, strict=True), 2):
+        assert re.search(rf"\b{number}\b", line), line
+        assert field in line
     assert personas(empty_world) == []
 
 
-def test_all_bad_entries_are_named(empty_world: World, file: Path) -> None:
-    status, output = seed(
-        empty_world, write(file, [GOOD, {"name": ""}, GOOD | {"name": "둘"}, {"name": "셋", "description": 5}])
-    )
-    assert status != 0
-    assert "2" in output
-    assert "4" in output
-    assert personas(empty_world) == []
-
-
-@pytest.mark.parametrize("text", ["", "nonsense", '[{"name": "반', "{}", '{"name": "하나"}', '"text"', "17", "null"])
-def test_what_is_no_list_in_json_is_refused(empty_world: World, file: Path, text: str) -> None:
-    file.write_text(text, "utf-8")
+@pytest.mark.parametrize(
+    "content",
+    [b"", '[{"name": "반'.encode(), b'[{"name": "\xff\xfe", "description": ""}]', '{"name": "하나"}'.encode(), b"null"],
+    ids=["empty", "cut off", "bad UTF-8", "object", "null"],
+)
+def test_what_is_no_list_in_json_is_refused(empty_world: World, file: Path, content: bytes) -> None:
+    file.write_bytes(content)
     status, output = seed(empty_world, file)
     assert status != 0
     assert output.strip()
     assert personas(empty_world) == []
-
-
-def test_bad_utf8_is_refused(empty_world: World, file: Path) -> None:
-    file.write_bytes(b'[{"name": "\xff\xfe", "description": ""}]')
-    status, output = seed(empty_world, file)
-    assert status != 0
-    assert output.strip()
 
 
 def test_a_missing_file_and_a_directory_are_refused_by_name(empty_world: World, tmp_path: Path) -> None:
@@ -256,14 +244,5 @@ def test_it_may_run_before_the_first_gateway(
     world = new_world(chatdb=database)
     assert seeded(world, write(file, THREE)) == "3 added, 0 updated, 0 unchanged"
     with Gateway(world.settings) as gateway:
-        names = [persona["name"] for persona in gateway.http.get("/api/chat/personas").json()["personas"]]
-        assert names[-3:] == [entry["name"] for entry in THREE]
-
-
-def test_the_seeded_personas_are_what_the_gateway_serves(world: World, file: Path) -> None:
-    seeded(world, write(file, THREE))
-    with Gateway(world.settings) as gateway:
-        assert [
-            {"name": persona["name"], "description": persona["description"]}
-            for persona in gateway.http.get("/api/login/personas").json()["personas"]
-        ] == THREE
+        served = gateway.http.get("/api/login/personas").json()["personas"]
+        assert [{name: persona[name] for name in ("name", "description")} for persona in served[-3:]] == THREE

@@ -139,3 +139,4 @@ def test_a_server_can_be_frozen_stopped_and_started() -> None:
     finally:
         server.close()
     assert not server.base.exists()
+    assert not server.data.exists()

@@ -7,13 +7,12 @@ import unicodedata
 from datetime import datetime
 
 import pytest
-from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.support.backends import Held, answer, tool_answer
 from tests.support.chat import PLAIN_ANSWER, new_id, visit
 from tests.support.gateway import Gateway
 from tests.support.waiting import become
-from tests.support.world import NewGateway, NewWorld, World, unique
+from tests.support.world import World, unique
 
 pytestmark = pytest.mark.anyio
 
@@ -256,38 +255,3 @@ async def test_a_message_in_fragments_is_one_message(default_gateway: Gateway) -
 async def test_a_compressing_client_is_served(default_gateway: Gateway) -> None:
     async with visit(default_gateway, compression="deflate") as visitor:
         await visitor.goes_on()
-
-
-@pytest.mark.parametrize("start", ["uvicorn", "python"])
-async def test_a_gateway_told_to_stop_finishes_the_turn_in_hand_and_takes_no_other(
-    new_world: NewWorld, new_gateway: NewGateway, start: str
-) -> None:
-    world = new_world()
-    gateway = new_gateway(world, start=start)
-
-    async def takes_no_connection() -> bool:
-        try:
-            async with gateway.connect():
-                return False
-        except (InvalidStatus, OSError):
-            return True
-
-    async with visit(gateway) as visitor:
-        text, held = unique("마지막 질문"), Held(answer("마지막 대답"))
-        world.llm.on(text, held)
-        message_id = await visitor.prompt(text)
-        await world.llm.called(query=text)
-        stopping = asyncio.create_task(asyncio.to_thread(gateway.stop))
-        await become(takes_no_connection)
-        too_late = await visitor.prompt(unique("너무 늦은 질문"))
-        assert await visitor.receive() == {"error": "Server is restarting", "message_id": too_late}
-        held.release()
-        frame = await visitor.receive()
-        assert (frame["message_id"], frame["message"]) == (message_id, "마지막 대답")
-        with pytest.raises(ConnectionClosed) as closed:
-            await visitor.receive()
-        assert closed.value.rcvd is not None
-        assert closed.value.rcvd.code == 1012
-        assert await stopping in ((0, -15) if start == "uvicorn" else (0,))
-    (turn,) = world.turns(visitor.session_id)
-    assert turn["answer"] == "마지막 대답"

@@ -20,7 +20,14 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, 
 from tests.support.gateway import Gateway
 from tests.support.world import NewGateway, NewWorld, World, add_personas
 
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+PROGRAMS = (
+    "chromium-headless-shell",
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+    "chrome",
+)
 ARGUMENTS = [
     "--no-sandbox",
     "--disable-gpu",

@@ -196,13 +196,13 @@ async def test_a_takeover_is_logged_by_who_takes_over(taken_over: TakenOver) -> 
 
 async def test_nothing_that_was_said_and_no_whole_id_is_in_any_line(pair: Pair) -> None:
     before = pair.here.output()
-    secret = unique("비밀번호는 1234")
+    secret = unique("비밀번호는 하나둘셋넷")
     async with visit(pair.here) as visitor:
         await visitor.ask(secret)
         await provoke.log_in(pair, pair.here, visitor.session_id)
         await visitor.receive()
     await logged(pair.here, before, event="disconnected")
-    assert "1234" not in pair.here.output()
+    assert "비밀번호" not in pair.here.output()
     assert visitor.session_id not in pair.here.output()
 
 

@@ -28,6 +28,7 @@ def _installation() -> Path:
 
 _INSTALLATION = _installation()
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
+_MEMORY_BYTES = 6 << 30  # several workers of a test run take about 3 GiB together
 _OPTIONS = {
     "listen_addresses": "127.0.0.1",
     "fsync": "off",
@@ -40,6 +41,12 @@ _OPTIONS = {
     "jit": "off",
     "timezone": "Asia/Seoul",  # not UTC, so that a time without its offset is noticed
 }
+
+
+def _memory() -> Path | None:
+    """A file system in memory with room for the databases of a test run: a new one takes a seventh of the CPU there."""
+    path = Path("/dev/shm")
+    return path if path.is_dir() and shutil.disk_usage(path).free >= _MEMORY_BYTES else None
 
 
 class Database:
@@ -132,22 +139,22 @@ class Database:
 class PostgresServer:
     """A PostgreSQL on a free port and a unix socket, with its data in a directory of its own.
 
+    The data is kept in memory where there is enough of it, unless it has to be `on_disk`.
     `stop` and `start` restart it with its data; `freeze` and `thaw` stop its processes in their tracks;
     `close` removes it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_disk: bool = False) -> None:
         self.base = temporary_directory("gateway-pg-")
         self.socket_directory = self.base / "s"
         self.port = free_port()
         self.admin = Database(self, "postgres")
-        self._data = self.base / "data"
+        self.data = temporary_directory("gateway-pg-data-", None if on_disk else _memory())
         self._numbers = itertools.count(1)
         self._process: Process | None = None
         self._user: str | None = None
         self._bin = _INSTALLATION / "bin"
         self.socket_directory.mkdir()
-        self._data.mkdir(mode=0o700)
         if os.geteuid() == 0:
             self._step_down_from_root()
         self._initialise()
@@ -157,7 +164,7 @@ class PostgresServer:
         # PostgreSQL refuses to run as root, and another user may not be able to enter root's directories.
         self._user = "nobody"
         self.base.chmod(0o755)
-        for path in (self._data, self.socket_directory):
+        for path in (self.data, self.socket_directory):
             shutil.chown(path, self._user)
         if not reachable_by(self._user, self._bin / "postgres"):
             package = _INSTALLATION.parent
@@ -167,7 +174,7 @@ class PostgresServer:
             self._bin = self.base / "copy" / package.name / "pginstall" / "bin"
 
     def _initialise(self) -> None:
-        command = [str(self._bin / "initdb"), "-D", str(self._data), "-U", "postgres", "--encoding=UTF8"]
+        command = [str(self._bin / "initdb"), "-D", str(self.data), "-U", "postgres", "--encoding=UTF8"]
         command += ["--locale=C", "--auth=trust", "--no-sync", "--no-instructions"]
         process = Process(command, environment=_ENVIRONMENT, directory=self.base, user=self._user)
         assert process.wait(60) == 0, process.output()
@@ -178,7 +185,7 @@ class PostgresServer:
     def start(self) -> None:
         """Start the server and wait until it takes connections."""
         options = _OPTIONS | {"port": str(self.port), "unix_socket_directories": str(self.socket_directory)}
-        command = [str(self._bin / "postgres"), "-D", str(self._data)]
+        command = [str(self._bin / "postgres"), "-D", str(self.data)]
         command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
         self._process = Process(
             command, environment=_ENVIRONMENT, directory=self.base, user=self._user, last_signal=signal.SIGQUIT
@@ -203,6 +210,7 @@ class PostgresServer:
     def close(self) -> None:
         """Stop the server and remove its data."""
         self.stop(immediately=True)
+        remove(self.data)
         remove(self.base)
 
     def freeze(self) -> None:

@@ -47,9 +47,9 @@ def dismiss_guardian() -> None:
     _guardian.dismiss()
 
 
-def temporary_directory(prefix: str = "gateway-tests-") -> Path:
+def temporary_directory(prefix: str = "gateway-tests-", parent: Path | None = None) -> Path:
     """A new directory that is removed when the test run ends, in whatever way it ends."""
-    path = Path(tempfile.mkdtemp(prefix=prefix))
+    path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     _guardian.tell(f"={path}")
     return path
 
