@@ -30,10 +30,18 @@ def fields(**values: object) -> dict[str, dict[str, object]]:
 
 class JsonFormatter(logging.Formatter):
     instance_id: int | None = None
+    second, second_text = 0, ""
+
+    def time(self, created: float) -> str:
+        """In milliseconds and UTC; most lines share their second with the line before."""
+        second = int(created)
+        if second != self.second:
+            self.second, self.second_text = second, datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        return f"{self.second_text}.{int((created - second) * 1000):03}+00:00"
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
-            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "time": self.time(record.created),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
             "logger": record.name,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import re
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import orjson
+from asyncpg.pgproto import pgproto
 from starlette.requests import ClientDisconnect, Request
 
 from errors import InvalidPayload, PayloadTooLarge, PayloadTooSlow
@@ -18,8 +19,16 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
 
 
 def read_uuid(value: object) -> UUID | None:
-    """A UUID in its usual form of 36 characters, or None."""
-    return UUID(value) if isinstance(value, str) and _UUID.fullmatch(value) else None
+    """A UUID in its usual form of 36 characters, or None.
+
+    It is of asyncpg's own class, which costs a fifth of the standard library's to make, to look up and to store.
+    """
+    return pgproto.UUID(value) if isinstance(value, str) and _UUID.fullmatch(value) else None
+
+
+def new_uuid() -> UUID:
+    """A random one of the same class."""
+    return pgproto.UUID(uuid4().bytes)
 
 
 def path_uuid(request: Request, name: str) -> UUID:

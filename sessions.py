@@ -7,7 +7,7 @@ import logging
 import time
 from datetime import datetime
 from typing import Any, Protocol
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import asyncpg
 import orjson
@@ -17,7 +17,7 @@ import metrics
 from database import Database, SharedStatement
 from errors import DatabaseError, Refused
 from logs import fields, session_hash
-from payloads import read_uuid
+from payloads import new_uuid, read_uuid
 from settings import Settings
 from tasks import TaskOwner
 from upstream import LISTS, Answer
@@ -40,13 +40,13 @@ def answer_frame(message_id: UUID, created_at: datetime, answer: Answer) -> byte
     frame: dict[str, Any] = {
         "sender": "bot",
         "timestamp": created_at.isoformat(timespec="microseconds"),
-        "message_id": message_id,
+        "message_id": str(message_id),
         "message": answer.message,
         **answer.payload,
     }
     if answer.tool_name is not None:
         frame["tool_name"] = answer.tool_name
-    return orjson.dumps(frame, default=str)  # asyncpg's own UUID
+    return orjson.dumps(frame)
 
 
 def stored_answer(row: asyncpg.Record) -> Answer:
@@ -108,8 +108,10 @@ class Session:
         metrics.prompts.labels(refused.reason).inc()
         about = fields(session=session_hash(self.id), message_id=refused.message_id, reason=refused.reason)
         logger.info("prompt refused", extra=about)
-        frame: dict[str, object] = {"error": refused.text}
-        await self.send(orjson.dumps(frame | {"message_id": refused.message_id} if refused.message_id else frame))
+        frame = {"error": refused.text}
+        if refused.message_id is not None:
+            frame["message_id"] = str(refused.message_id)
+        await self.send(orjson.dumps(frame))
 
     async def close(self, code: int, reason: str) -> None:
         """Closes the socket, by force if the visitor does not let it be closed."""
@@ -223,13 +225,15 @@ class Sessions:
             self._opening -= 1
 
     async def _open_new(self, websocket: WebSocket, is_resume_refused: bool) -> Session:
-        id = uuid4()
+        id = new_uuid()
         row = await self._opened.put(id, self.instance_id)
         if row is None:
             raise DatabaseError
         session = self._here[id] = Session(websocket, id, 0, row["last_answer_at"], self._settings.send_timeout)
         metrics.sessions_opened.labels("new").inc()
-        hello = {"session_id": id, "resumed": False} if is_resume_refused else {"session_id": id}
+        hello: dict[str, object] = {"session_id": str(id)}
+        if is_resume_refused:
+            hello["resumed"] = False
         await session.send(orjson.dumps(hello))
         return session
 
@@ -247,7 +251,7 @@ class Sessions:
             self._put_in_place(session, row["instance_before"])
             try:
                 metrics.sessions_opened.labels("resumed").inc()
-                await session.send(orjson.dumps({"session_id": id, "resumed": True}))
+                await session.send(orjson.dumps({"session_id": str(id), "resumed": True}))
                 await self.watcher.follow(id)
                 await session.replay(self._chatdb, self.watcher)
             except BaseException:

@@ -31,9 +31,11 @@ FOLLOW_SECONDS = 2.0
 UNCERTAIN_SECONDS = 60.0
 MAX_UNCERTAIN = 10_000
 
+# Looked up once; to find a metric by its labels costs more than to add to it.
 PARTS = {
     part: metrics.turn_seconds.labels(part) for part in ("store_prompt", "wait", "upstream", "store_answer", "send")
 }
+OUTCOMES = {outcome: metrics.prompts.labels(outcome) for outcome in ("faq", "term", "llm", "too_old", "duplicate")}
 
 
 class Turn:
@@ -100,7 +102,7 @@ class Turns:
         if known is not None:
             if known.session_id != session.id:
                 raise _already_used(message_id)
-            metrics.prompts.labels("duplicate").inc()
+            OUTCOMES["duplicate"].inc()
             return  # sent again while its answer is on its way: the one answer will do
         lane = self._lanes.get(session.id)
         if lane is not None and len(lane.turns) >= self._max_in_hand:
@@ -148,7 +150,7 @@ class Turns:
         if known["session_id"] != turn.session_id or not known["is_user"]:
             raise _already_used(turn.message_id)
         if not known["claimed"]:
-            metrics.prompts.labels("duplicate").inc()
+            OUTCOMES["duplicate"].inc()
         if known["created_at"] is not None and known["created_at"] > session.last_sent:
             self._sessions.touch(session.id)  # it is on its way, behind what was stored before it
         elif known["created_at"] is not None:
@@ -166,11 +168,16 @@ class Turns:
         if answer is None:
             answer = await self._upstream.dispatch(turn.text, turn.session_id, str(turn.message_id))
             turn.mark("upstream")
-        metrics.prompts.labels(outcome).inc()
+        OUTCOMES[outcome].inc()
         await self._store_and_send(turn, answer)
         turn.mark("send")
-        about = {"session": session_hash(turn.session_id), "message_id": turn.message_id, "outcome": outcome}
-        logger.info("turn", extra=fields(**about, milliseconds=turn.milliseconds))
+        about = fields(
+            session=session_hash(turn.session_id),
+            message_id=turn.message_id,
+            outcome=outcome,
+            milliseconds=turn.milliseconds,
+        )
+        logger.info("turn", extra=about)
 
     async def _store_and_send(self, turn: Turn, answer: Answer) -> None:
         chat_id, shown_at = uuid4(), None

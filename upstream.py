@@ -24,6 +24,7 @@ logger = logging.getLogger("gateway.upstream")
 
 HEADERS = {"content-type": "application/json", "accept": "application/json", "accept-encoding": "identity"}
 LISTS = ("card_list", "related_questions")
+LLM_OK = metrics.upstream_calls.labels("llm", "ok")
 # Below the keep-alive of the servers behind us (uvicorn's is 5 s), so that no call is sent into a closing connection.
 IDLE_SECONDS = 4.0
 
@@ -83,7 +84,7 @@ class Upstream:
             logger.exception("LLM reply not understood", extra=fields(message_id=request_id))
             return self._failure(LLM_FORMAT, "format", request_id)
         self.llm_failure = None
-        metrics.upstream_calls.labels("llm", "ok").inc()
+        LLM_OK.inc()
         return answer
 
     def _failure(self, message: str, result: str, request_id: str) -> Answer:
