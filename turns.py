@@ -17,7 +17,7 @@ import errors
 import metrics
 from database import Database, SharedStatement
 from logs import fields, session_hash
-from qna import Qna
+from qna import Known, Qna
 from sessions import Session, Sessions, answer_frame, stored_answer
 from settings import Settings
 from tasks import TaskOwner
@@ -30,6 +30,8 @@ FOLLOW_SECONDS = 2.0
 # For so long a prompt whose storing failed is looked for: the statement may have been done after all, and late.
 UNCERTAIN_SECONDS = 60.0
 MAX_UNCERTAIN = 10_000
+# To store a prompt with its answer may take so long; then the database is in trouble, and they are stored one by one.
+AT_ONCE_SECONDS = 0.5
 
 # Looked up once; to find a metric by its labels costs more than to add to it.
 PARTS = {
@@ -61,12 +63,16 @@ class Turn:
 
 
 class Lane:
-    """A session's turns in hand: one is answered at a time, in the order in which the prompts were stored."""
+    """A session's turns in hand: one is answered at a time, in the order in which the prompts were stored.
 
-    __slots__ = ("lock", "turns")
+    `storing` is held until a prompt stands in line to be stored, or is stored if that is done with its answer.
+    """
+
+    __slots__ = ("lock", "storing", "turns")
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
+        self.storing = asyncio.Lock()
         self.turns: set[UUID] = set()
 
 
@@ -124,7 +130,13 @@ class Turns:
 
     async def _take(self, turn: Turn, session: Session) -> None:
         try:
-            if await self._store_prompt(turn, session):
+            async with self._lanes[turn.session_id].storing:
+                at_once = await self._store_with_answer(turn)
+                if at_once is None:
+                    stored = self._prompts.put(turn.message_id, turn.session_id, turn.text, self.instance_id)
+            if at_once is not None:
+                await self._send_known(turn, *at_once)
+            elif await stored is not None or await self._claim(turn, session):
                 turn.mark("store_prompt")
                 await self._answer_in_order(turn)
         except errors.Refused as refused:
@@ -132,6 +144,7 @@ class Turns:
         except Exception as error:
             if len(self._uncertain) < MAX_UNCERTAIN:
                 self._uncertain[turn.message_id] = time.monotonic() + UNCERTAIN_SECONDS
+            self._sessions.touch(turn.session_id)  # it may even have been answered
             text = errors.DB_FAILED if isinstance(error, errors.DatabaseError) else errors.UNKNOWN_ERROR
             await session.refuse(errors.Refused(text, turn.message_id))
             if not isinstance(error, errors.DatabaseError):
@@ -139,10 +152,33 @@ class Turns:
         finally:
             self._remove(turn)
 
-    async def _store_prompt(self, turn: Turn, session: Session) -> bool:
-        """False if the prompt was stored before and is not to be answered here. Raises Refused, DatabaseError."""
-        if await self._prompts.put(turn.message_id, turn.session_id, turn.text, self.instance_id) is not None:
-            return True
+    async def _store_with_answer(self, turn: Turn) -> tuple[Known, UUID, asyncpg.Record] | None:
+        """Stores a prompt that no other stands before, and whose answer is known, in one statement with it.
+
+        None if it is no such prompt, or was stored before, or if that fails: by itself the prompt may still be stored.
+        """
+        assert turn.text is not None
+        known = self._qna.find(turn.text)
+        if known is None or len(self._lanes[turn.session_id].turns) > 1:
+            return None
+        chat_id = uuid4()
+        row = _answer_row(turn.session_id, turn.message_id, chat_id, known.answer)
+        try:
+            async with asyncio.timeout(AT_ONCE_SECONDS):
+                stored = await self._answers.put(*row, None, False, turn.text)
+        except (TimeoutError, errors.DatabaseError):
+            return None
+        return None if stored is None else (known, chat_id, stored)
+
+    async def _send_known(self, turn: Turn, known: Known, chat_id: UUID, stored: asyncpg.Record) -> None:
+        turn.mark("store_answer")
+        known.count_view()
+        frame = answer_frame(turn.message_id, stored["created_at"], known.answer)
+        await self._sessions.deliver(turn.session_id, stored, chat_id, frame)
+        self._note(turn, known.kind)
+
+    async def _claim(self, turn: Turn, session: Session) -> bool:
+        """Whether a prompt that was stored before is to be answered here. Raises Refused, DatabaseError."""
         known = await self._chatdb.fetchrow("claim_prompt", turn.message_id, turn.session_id, self.instance_id)
         if known is None:
             logger.error("a prompt's session is no longer in the database")
@@ -164,13 +200,23 @@ class Turns:
     async def _answer(self, turn: Turn) -> None:
         assert turn.text is not None
         turn.mark("wait")
-        outcome, answer = ("too_old", Answer(errors.LLM_TIMEOUT)) if turn.is_too_old else self._qna.find(turn.text)
-        if answer is None:
+        known = self._qna.find(turn.text)
+        if turn.is_too_old:
+            outcome, answer = "too_old", Answer(errors.LLM_TIMEOUT)
+        elif known is not None:
+            outcome, answer = known.kind, known.answer
+            known.count_view()
+        else:
+            outcome = "llm"
             answer = await self._upstream.dispatch(turn.text, turn.session_id, str(turn.message_id))
             turn.mark("upstream")
-        OUTCOMES[outcome].inc()
         await self._store_and_send(turn, answer)
+        self._note(turn, outcome)
+
+    def _note(self, turn: Turn, outcome: str) -> None:
+        """Counts and logs a turn that is done."""
         turn.mark("send")
+        OUTCOMES[outcome].inc()
         about = fields(
             session=session_hash(turn.session_id),
             message_id=turn.message_id,
@@ -184,7 +230,7 @@ class Turns:
         row = _answer_row(turn.session_id, turn.message_id, chat_id, answer)
         while True:
             try:
-                stored = await self._answers.put(*row, shown_at, False)
+                stored = await self._answers.put(*row, shown_at, False, None)
                 if stored is None and shown_at is not None:
                     # The first attempt was done after all, late and with a time of its own.
                     await self._chatdb.fetch("set_answer_time", chat_id, shown_at)
@@ -243,7 +289,7 @@ class Turns:
     async def _push(self, session_id: UUID, prompt_id: UUID | None, answer: Answer) -> None:
         """Stores a push, which carries the prompt's id or its own, and sends it. Raises DatabaseError."""
         chat_id = uuid4()
-        stored = await self._answers.put(*_answer_row(session_id, prompt_id, chat_id, answer), None, True)
+        stored = await self._answers.put(*_answer_row(session_id, prompt_id, chat_id, answer), None, True, None)
         if stored is None:  # the connection was lost after it had been stored, and the statement was run again
             await self._sessions.tell(session_id)
             return

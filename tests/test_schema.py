@@ -10,7 +10,7 @@ from tests.support.chat import visit
 from tests.support.gateway import Gateway
 from tests.support.postgres import PostgresServer
 from tests.support.waiting import become
-from tests.support.world import NewGateway, NewWorld, add_personas, unique
+from tests.support.world import NewGateway, NewWorld, World, add_personas, unique
 
 pytestmark = pytest.mark.anyio
 
@@ -30,24 +30,19 @@ def columns(schema: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, str]
     return tables
 
 
-async def test_an_empty_database_gets_the_tables_that_reports_read(
+async def test_an_empty_database_gets_the_tables_that_reports_read_and_a_second_start_changes_nothing(
     new_world: NewWorld, new_gateway: NewGateway
 ) -> None:
     world = new_world()
     assert world.chatdb.schema()["columns"] == []
-    new_gateway(world)
-    tables = columns(world.chatdb.schema())
+    first = new_gateway(world)
+    schema = world.chatdb.schema()
+    tables = columns(schema)
     for table, names in COLUMNS.items():
         assert names <= set(tables[table])
     assert tables["Chat"]["id"] == tables["ChatSession"]["session_id"] == "uuid"
     assert tables["ChatbotResponse"]["response_payload"] == "jsonb"
     assert tables["Chat"]["created_at"] == "timestamp with time zone"
-
-
-async def test_a_second_start_changes_nothing(new_world: NewWorld, new_gateway: NewGateway) -> None:
-    world = new_world()
-    first = new_gateway(world)
-    schema = world.chatdb.schema()
     async with visit(first) as visitor:
         await visitor.goes_on()
         first.stop()
@@ -59,7 +54,7 @@ async def test_a_second_start_changes_nothing(new_world: NewWorld, new_gateway: 
 
 async def test_several_instances_that_start_at_once_bring_it_up_to_date_once(new_world: NewWorld) -> None:
     world = new_world()
-    gateways = [Gateway(world.settings).launch() for _ in range(4)]
+    gateways = [Gateway(world.settings).launch() for _ in range(3)]
     try:
         for gateway in gateways:
             gateway.wait_until_healthy()
@@ -79,11 +74,10 @@ async def test_several_instances_that_start_at_once_bring_it_up_to_date_once(new
             gateway.close()
 
 
-async def test_ids_of_new_rows_are_the_clients_and_fresh_ones(new_world: NewWorld, new_gateway: NewGateway) -> None:
-    world = new_world()
-    async with visit(new_gateway(world)) as visitor:
+async def test_ids_of_new_rows_are_the_clients_and_fresh_ones(default_gateway: Gateway, default_world: World) -> None:
+    async with visit(default_gateway) as visitor:
         frame = await visitor.ask(unique("질문"))
-        prompt, answer = world.chatdb.fetch(
+        prompt, answer = default_world.chatdb.fetch(
             'SELECT id, is_user FROM "Chat" WHERE session_id = $1::text::uuid ORDER BY created_at', visitor.session_id
         )
     assert (str(prompt["id"]), prompt["is_user"]) == (frame["message_id"], True)

@@ -1,17 +1,24 @@
--- Stores answers and pushes, each session at most once: its number, time, time of the session's answer before it, and the instance that holds the socket; a row missing was answered before.
+-- Stores answers and pushes, each session at most once, with the prompt where that is not stored yet: its number, time, time of the session's answer before it, and the instance that holds the socket; a row missing was answered before, or its prompt was stored before.
 WITH answer AS (
-    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::boolean[])
-        WITH ORDINALITY AS a (session_id, prompt_id, chat_id, content, source_tool, payload, sent_at, is_push, n)
+    SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::boolean[], $9::text[])
+        WITH ORDINALITY AS a (session_id, prompt_id, chat_id, content, source_tool, payload, sent_at, is_push, prompt, n)
 ), held AS (
     -- Locked in one order everywhere, so that the statements of two instances never wait for each other.
     SELECT s.session_id, s.persona_id, s.instance_id, s.last_answer_at AS previous_at, s.pushes
     FROM "ChatSession" s WHERE s.session_id IN (SELECT session_id FROM answer)
     ORDER BY s.session_id FOR NO KEY UPDATE
+), asked AS (
+    INSERT INTO "Chat" (id, session_id, persona_id, is_user, content, created_at)
+    SELECT a.prompt_id, a.session_id, h.persona_id, true, a.prompt, clock_timestamp()
+    FROM answer a JOIN held h USING (session_id) WHERE a.prompt IS NOT NULL
+    ON CONFLICT (id) DO NOTHING
+    RETURNING id
 ), response AS (
     INSERT INTO "ChatbotResponse" (chat_id, prompt_chat_id, source_tool, response_payload, push_no)
     SELECT a.chat_id, a.prompt_id, a.source_tool, a.payload::jsonb,
            CASE WHEN a.is_push THEN held.pushes + 1 ELSE 0 END
     FROM answer a JOIN held USING (session_id)
+    WHERE a.prompt IS NULL OR a.prompt_id IN (SELECT id FROM asked)
     ON CONFLICT DO NOTHING
     RETURNING chat_id
 ), moved AS (

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 import pytest
 
 from tests.support.backends import Held, answer
+from tests.support.card_qna import FAQS
 from tests.support.chat import Visitor, visit
 from tests.support.cluster import (
     Cluster,
@@ -271,3 +272,55 @@ async def test_an_answer_that_nobody_saw_is_sent_to_who_comes_back_before_it_is_
             frame = await again.receive()
             assert (frame["message_id"], frame["message"]) == (message_id, "이제 보입니다.")
             assert message_id in prompts_of(chatdb, visitor.session_id)
+
+
+async def test_a_known_answer_is_stored_with_its_prompt_and_no_prompt_overtakes_it(cluster: Cluster) -> None:
+    """While both wait for the database the visitor asks on; what was asked first stands first."""
+    chatdb, known = cluster.world.chatdb, FAQS[0]
+    async with visit(cluster[0]) as visitor, visit(cluster[0]) as other:
+        with locked(chatdb, "ChatbotResponse"):
+            first = await visitor.prompt(known.question)
+            await become(lambda: waiting_for_locks(chatdb) == 1, what="the prompt waits with its answer")
+            assert prompts_of(chatdb, visitor.session_id) == []
+            others = [await visitor.prompt(text) for text in (unique("다음"), known.question, unique("그다음"))]
+            await other.prompt(unique("그사이"))
+            await become(lambda: prompts_of(chatdb, other.session_id) != [], what="a later prompt has been stored")
+        frames = await receive_all(visitor, 4)
+        assert [frame["message_id"] for frame in frames] == [first, *others]
+        assert frames[0]["message"] == frames[2]["message"] == known.answer
+        assert prompts_of(chatdb, visitor.session_id) == [first, *others]
+        assert tally(chatdb, visitor.session_id) == Tally(4, 4, 0, 0)
+
+
+async def test_a_known_answer_that_cannot_be_stored_leaves_its_prompt_stored_and_is_shown(cluster: Cluster) -> None:
+    """And is stored once when it can be, and counted as one view."""
+    chatdb, known = cluster.world.chatdb, FAQS[1]
+    views = "SELECT views FROM faqs WHERE question = $1"
+    before = cluster.world.card_qna.value(views, known.question)
+    async with visit(cluster[0]) as visitor:
+        with locked(chatdb, "ChatbotResponse"):
+            message_id = await visitor.prompt(known.question)
+            await become(lambda: prompts_of(chatdb, visitor.session_id) == [message_id], what="the prompt is stored")
+            frame = await visitor.receive()
+            assert (frame["message_id"], frame["message"]) == (message_id, known.answer)
+        await become(lambda: tally(chatdb, visitor.session_id) == Tally(1, 1, 0, 0), 20, "the answer is stored")
+        await visitor.nothing_pending()
+    await become(lambda: cluster.world.card_qna.value(views, known.question) == before + 1, 20)
+
+
+async def test_a_known_answer_that_is_asked_for_again_is_the_stored_one(cluster: Cluster) -> None:
+    """The same message_id again, here and on another instance: one prompt, one answer, one view."""
+    chatdb, known = cluster.world.chatdb, FAQS[2]
+    views = "SELECT views FROM faqs WHERE question = $1"
+    before = cluster.world.card_qna.value(views, known.question)
+    async with visit(cluster[0]) as visitor:
+        first = await visitor.ask(known.question)
+        await visitor.prompt(known.question, first["message_id"])
+        assert await visitor.receive() == first
+    async with resume(cluster[1], visitor.session_id) as again:
+        await again.prompt(known.question, first["message_id"])
+        assert await again.receive() == first
+        await again.ask(known.question)  # of which the view is counted after those before
+        await again.nothing_pending()
+    assert tally(chatdb, visitor.session_id) == Tally(2, 2, 0, 0)
+    await become(lambda: cluster.world.card_qna.value(views, known.question) == before + 2, 20)

@@ -39,10 +39,12 @@ COUNTED = (
 
 Counts = dict[str, float]
 NEW: Counts = {"gateway_sessions_opened_total{new}": 1}
-ASKED: Counts = NEW | {f"gateway_turn_seconds_count{{{part}}}": 1 for part in PARTS if part != "upstream"}
-DISPATCHED: Counts = ASKED | {"gateway_turn_seconds_count{upstream}": 1, "gateway_prompts_total{llm}": 1}
+KNOWN: Counts = NEW | {f"gateway_turn_seconds_count{{{part}}}": 1 for part in ("store_answer", "send")}
+DISPATCHED: Counts = (
+    NEW | {f"gateway_turn_seconds_count{{{part}}}": 1 for part in PARTS} | {"gateway_prompts_total{llm}": 1}
+)
 BY_LLM: Counts = DISPATCHED | {"gateway_upstream_calls_total{llm,ok}": 1}
-BY_FAQ: Counts = ASKED | {"gateway_prompts_total{faq}": 1}
+BY_FAQ: Counts = KNOWN | {"gateway_prompts_total{faq}": 1}
 TWICE = {name: 2.0 * count for name, count in BY_LLM.items()} | NEW
 TWELVE = {name: 12.0 * count for name, count in BY_FAQ.items()} | NEW
 LOGIN: Counts = {"gateway_upstream_calls_total{mcp,ok}": 1}
@@ -53,7 +55,7 @@ Provoke = Callable[[Pair], Coroutine[Any, Any, None]]
 EXPECTED: dict[Provoke, Counts] = {
     provoke.ask_llm: BY_LLM,
     provoke.ask_faq: BY_FAQ,
-    provoke.ask_term: ASKED | {"gateway_prompts_total{term}": 1},
+    provoke.ask_term: KNOWN | {"gateway_prompts_total{term}": 1},
     provoke.send_again: BY_LLM
     | {"gateway_prompts_total{duplicate}": 2, "gateway_prompts_total{refused_invalid_json}": 1},
     provoke.send_no_json: NEW | {"gateway_prompts_total{refused_invalid_json}": 1},
@@ -153,7 +155,7 @@ async def test_gauges_show_what_is_there_now(pair: Pair) -> None:
 async def test_batches_and_waiting_for_the_database_are_measured(pair: Pair) -> None:
     """Rows by statement, and the wait for a connection by database."""
     before = scrape(pair.here)
-    await provoke.ask_faq(pair)
+    await provoke.ask_llm(pair)
     after = scrape(pair.here)
     for statement in ("store_prompts", "store_answers", "open_sessions"):
         rows = [one.value("gateway_batch_rows_sum", statement=statement) for one in (before, after)]
