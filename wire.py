@@ -86,9 +86,10 @@ def guarded_websocket(protocol: Any, prompts_per_minute: int) -> Any:
             self.is_paused = is_paused
 
         def data_received(self, data: bytes) -> None:
-            is_waiting = bool(self.held)
-            self.held = [*reversed(_pieces(data)), *self.held]
-            if not is_waiting:
+            if self.held:
+                self.held = [*reversed(_pieces(data)), *self.held]
+            else:
+                self.held = _pieces(data)[::-1]
                 self._take()
 
         def _take(self) -> None:
