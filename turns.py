@@ -176,10 +176,11 @@ class Turns:
 
     async def _send_known(self, turn: Turn, known: Known, chat_id: UUID, stored: asyncpg.Record) -> None:
         turn.mark("store_answer")
+        OUTCOMES[known.kind].inc()
         known.count_view()
         frame = answer_frame(turn.message_id, stored["created_at"], known.answer)
         await self._sessions.deliver(turn.session_id, stored, chat_id, frame)
-        self._note(turn, known.kind)
+        self._log(turn, known.kind)
 
     async def _claim(self, turn: Turn, session: Session) -> bool:
         """Whether a prompt that was stored before is to be answered here. Raises Refused, DatabaseError."""
@@ -214,13 +215,13 @@ class Turns:
             outcome = "llm"
             answer = await self._upstream.dispatch(turn.text, turn.session_id, str(turn.message_id))
             turn.mark("upstream")
+        OUTCOMES[outcome].inc()  # now: to store the answer may take as long as the database is away
         await self._store_and_send(turn, answer)
-        self._note(turn, outcome)
+        self._log(turn, outcome)
 
-    def _note(self, turn: Turn, outcome: str) -> None:
-        """Counts and logs a turn that is done."""
+    def _log(self, turn: Turn, outcome: str) -> None:
+        """The line of a turn that is done."""
         turn.mark("send")
-        OUTCOMES[outcome].inc()
         about = fields(
             session=session_hash(turn.session_id),
             message_id=turn.message_id,

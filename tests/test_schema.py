@@ -54,7 +54,7 @@ async def test_an_empty_database_gets_the_tables_that_reports_read_and_a_second_
 
 async def test_several_instances_that_start_at_once_bring_it_up_to_date_once(new_world: NewWorld) -> None:
     world = new_world()
-    gateways = [Gateway(world.settings).launch() for _ in range(3)]
+    gateways = [Gateway(world.settings).launch() for _ in range(4)]
     try:
         for gateway in gateways:
             gateway.wait_until_healthy()

@@ -20,6 +20,7 @@ from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, 
 from tests.support.gateway import Gateway
 from tests.support.world import NewGateway, NewWorld, World, add_personas
 
+# The first is the same browser without the windows that nobody would see, which cost a sixth of the CPU.
 PROGRAMS = (
     "chromium-headless-shell",
     "chromium",
