@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import ssl
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -13,7 +12,6 @@ from uuid import UUID
 import aiohttp
 import httpx
 import orjson
-from httpx_aiohttp import AiohttpTransport
 
 import metrics
 from errors import LLM_FORMAT, LLM_STATUS, LLM_TIMEOUT, LLM_UNREACHABLE, RecommendationFailed
@@ -42,6 +40,52 @@ class ReplyUnusable(Exception):
     """The reply is no JSON object, too large, or has no usable message."""
 
 
+class Body(httpx.AsyncByteStream):
+    """A body that is there as a whole."""
+
+    __slots__ = ("content",)
+
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        yield self.content
+
+
+class AiohttpTransport(httpx.AsyncBaseTransport):
+    """httpx's requests over aiohttp's connections: whole bodies, and no headers of replies, which nobody reads here."""
+
+    def __init__(self, max_connections: int, connect_timeout: float, max_reply_bytes: int) -> None:
+        self._max_reply_bytes = max_reply_bytes
+        self._client = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=max_connections, keepalive_timeout=IDLE_SECONDS),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout, sock_connect=connect_timeout),
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Raises ReplyUnusable if the reply is too large, and httpx's TimeoutException and NetworkError."""
+        assert isinstance(request.stream, Body)
+        content, headers = request.stream.content, request.headers.multi_items()
+        try:
+            async with self._client.request(
+                request.method, str(request.url), data=content, headers=headers, allow_redirects=False
+            ) as response:
+                body = b""
+                while chunk := await response.content.readany():
+                    body = body + chunk if body else chunk
+                    if len(body) > self._max_reply_bytes:
+                        raise ReplyUnusable("the reply is too large")
+                return httpx.Response(response.status, stream=Body(body))
+        except TimeoutError as error:
+            raise httpx.TimeoutException(str(error)) from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise httpx.NetworkError(str(error)) from error
+
+    async def aclose(self) -> None:
+        await self._client.close()
+
+
 class Upstream:
     """Both servers over one HTTP client: its transport is called directly, with connections for every turn in hand."""
 
@@ -50,15 +94,9 @@ class Upstream:
         self._mcp_url = httpx.URL(settings.mcp_server_url + "/tools/consumption_recommend")
         self.llm_failure: str | None = None  # what the last call came to
         self._timeout = settings.httpx_timeout
-        self._max_reply_bytes = settings.max_reply_bytes
-        self._extensions = {"timeout": {"connect": settings.connect_timeout, "pool": settings.connect_timeout}}
-        self._max_connections = settings.max_upstream_connections
-        # The session has a TLS context of its own; for this one, which nobody uses, no certificates need be read.
-        self._transport = AiohttpTransport(client=self._open, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
-
-    def _open(self) -> aiohttp.ClientSession:
-        connector = aiohttp.TCPConnector(limit=self._max_connections, keepalive_timeout=IDLE_SECONDS)
-        return aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+        self._transport = AiohttpTransport(
+            settings.max_upstream_connections, settings.connect_timeout, settings.max_reply_bytes
+        )
 
     async def close(self) -> None:
         await self._transport.aclose()
@@ -74,11 +112,9 @@ class Upstream:
             answer = read_reply(body)
         except ReplyUnusable:
             return self._failure(LLM_FORMAT, "format", request_id)
-        except TimeoutError:
+        except (TimeoutError, httpx.TimeoutException):
             return self._failure(LLM_TIMEOUT, "timeout", request_id)
-        except (httpx.HTTPError, aiohttp.ClientError, OSError, ValueError) as error:
-            if isinstance(error.__cause__, TimeoutError):
-                return self._failure(LLM_TIMEOUT, "timeout", request_id)
+        except httpx.HTTPError:
             return self._failure(LLM_UNREACHABLE, "unreachable", request_id)
         except Exception:  # whatever it was, a prompt is not left without an answer
             logger.exception("LLM reply not understood", extra=fields(message_id=request_id))
@@ -101,7 +137,7 @@ class Upstream:
             if not 200 <= status < 300:
                 raise ReplyUnusable(f"HTTP {status}")
             answer = read_recommendation(body)
-        except (ReplyUnusable, TimeoutError, httpx.HTTPError, aiohttp.ClientError, OSError, ValueError) as error:
+        except (ReplyUnusable, TimeoutError, httpx.HTTPError) as error:
             why = str(error) if isinstance(error, ReplyUnusable) else type(error).__name__
             logger.warning("MCP server failed", extra=fields(error=why, request_id=request_id))
             metrics.upstream_calls.labels("mcp", "failed").inc()
@@ -112,20 +148,11 @@ class Upstream:
     async def _post(self, url: httpx.URL, payload: Mapping[str, object], request_id: str) -> tuple[int, bytes]:
         """Status and body, within `httpx_timeout` from first to last byte, however slowly they drip."""
         headers = HEADERS | {"x-request-id": request_id}
-        request = httpx.Request(
-            "POST", url, headers=headers, content=orjson.dumps(payload), extensions=self._extensions
-        )
+        request = httpx.Request("POST", url, headers=headers, stream=Body(orjson.dumps(payload)))
         async with asyncio.timeout(self._timeout):
             response = await self._transport.handle_async_request(request)
-            try:
-                body = b""
-                async for chunk in response.aiter_bytes():
-                    body = body + chunk if body else chunk
-                    if len(body) > self._max_reply_bytes:
-                        raise ReplyUnusable("the reply is too large")
-                return response.status_code, body
-            finally:
-                await response.aclose()
+        assert isinstance(response.stream, Body)
+        return response.status_code, response.stream.content
 
 
 def read_reply(body: bytes) -> Answer:
