@@ -40,7 +40,7 @@ class ReplyUnusable(Exception):
     """The reply is no JSON object, too large, or has no usable message."""
 
 
-class Body(httpx.AsyncByteStream):
+class Content(httpx.AsyncByteStream):
     """A body that is there as a whole."""
 
     __slots__ = ("content",)
@@ -53,19 +53,23 @@ class Body(httpx.AsyncByteStream):
 
 
 class AiohttpTransport(httpx.AsyncBaseTransport):
-    """httpx's requests over aiohttp's connections: whole bodies, and no headers of replies, which nobody reads here."""
+    """httpx's requests over aiohttp's connections.
+
+    Only what is needed here: JSON both ways, bodies as a whole, and no headers of replies.
+    """
 
     def __init__(self, max_connections: int, connect_timeout: float, max_reply_bytes: int) -> None:
         self._max_reply_bytes = max_reply_bytes
         self._client = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=max_connections, keepalive_timeout=IDLE_SECONDS),
             cookie_jar=aiohttp.DummyCookieJar(),
+            headers=HEADERS,
             timeout=aiohttp.ClientTimeout(total=None, connect=connect_timeout, sock_connect=connect_timeout),
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Raises ReplyUnusable if the reply is too large, and httpx's TimeoutException and NetworkError."""
-        assert isinstance(request.stream, Body)
+        assert isinstance(request.stream, Content)
         content, headers = request.stream.content, request.headers.multi_items()
         try:
             async with self._client.request(
@@ -76,7 +80,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                     body = body + chunk if body else chunk
                     if len(body) > self._max_reply_bytes:
                         raise ReplyUnusable("the reply is too large")
-                return httpx.Response(response.status, stream=Body(body))
+                return httpx.Response(response.status, stream=Content(body))
         except TimeoutError as error:
             raise httpx.TimeoutException(str(error)) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -147,11 +151,11 @@ class Upstream:
 
     async def _post(self, url: httpx.URL, payload: Mapping[str, object], request_id: str) -> tuple[int, bytes]:
         """Status and body, within `httpx_timeout` from first to last byte, however slowly they drip."""
-        headers = HEADERS | {"x-request-id": request_id}
-        request = httpx.Request("POST", url, headers=headers, stream=Body(orjson.dumps(payload)))
+        headers = {"x-request-id": request_id}
+        request = httpx.Request("POST", url, headers=headers, stream=Content(orjson.dumps(payload)))
         async with asyncio.timeout(self._timeout):
             response = await self._transport.handle_async_request(request)
-        assert isinstance(response.stream, Body)
+        assert isinstance(response.stream, Content)
         return response.status_code, response.stream.content
 
 
