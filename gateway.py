@@ -16,7 +16,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 
 from common import logs
 from handlers import pages, rest, ws
-from handlers.responses import EXCEPTION_HANDLERS
+from handlers.requests import EXCEPTION_HANDLERS
 from service.checks import check_all
 from service.edge import Edge
 from service.instance import Instance

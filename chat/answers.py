@@ -1,7 +1,6 @@
 """Answers and pushes stored, each exactly once, and handed on to delivery."""
 
 import asyncio
-import logging
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -13,12 +12,10 @@ from chat.turn import Turn
 from common import metrics
 from common.errors import DatabaseError, RowRefused
 from common.ids import new_uuid
-from common.logs import fields
-from database.batches import BatchedStatement
+from common.logs import log
 from database.pool import Database
+from database.shared import BatchedStatement
 from upstream.replies import Answer
-
-logger = logging.getLogger("gateway.answers")
 
 RETRY_SECONDS = 0.5
 # To store a prompt with its answer may take so long; then the database is in trouble, and they are stored one by one.
@@ -47,7 +44,7 @@ class Answers:
                 shown_at = await self._delivery.show(turn.session_id, unstored)
                 rows = await self._store_late(row | {"sent_at": shown_at}, error)
         except RowRefused:
-            logger.error("answer lost: it could not be stored", extra=fields(message_id=turn.message_id))
+            log.error("answer lost: it could not be stored", message_id=turn.message_id)
             return
         await self.send(turn, answer, rows)
 

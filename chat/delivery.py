@@ -63,7 +63,7 @@ class Delivery:
 
     async def look_around(self) -> None:
         """Notices may have been missed, of any session that is here. Raises DatabaseError."""
-        for session_id in await self.sessions.list_behind():
+        for session_id in await self.sessions.reclaim():
             self.look_at(session_id)
 
     def watch(self, session_id: UUID, watcher: asyncio.Event) -> None:

@@ -1,18 +1,15 @@
 """Logins: a session tied to a persona, and the recommendation that follows as a push."""
 
-import logging
 from typing import cast
 from uuid import UUID
 
 from chat.answers import Answers
 from common.errors import NO_PERSONA, NOT_CONNECTED, NotFound
-from common.logs import fields, session_hash
+from common.logs import log, session_hash
 from common.tasks import TaskOwner
-from database.batches import BatchedStatement
 from database.pool import Database
+from database.shared import BatchedStatement
 from upstream.mcp import McpServer
-
-logger = logging.getLogger("gateway.logins")
 
 
 class Logins:
@@ -36,7 +33,7 @@ class Logins:
                 raise NotFound(NOT_CONNECTED)
             if not ties[0]["is_persona"]:
                 raise NotFound(NO_PERSONA)
-            logger.info("login", extra=fields(session=session_hash(session_id), request_id=request_id))
+            log.info("login", session=session_hash(session_id), request_id=request_id)
             answer = await self._mcp_server.recommend(session_id, persona_id, request_id)
             await self._answers.push(session_id, ties[0]["prompt_id"], answer)
 

@@ -1,7 +1,6 @@
 """Prompts taken from visitors: known, too many, stored, or claimed."""
 
 import asyncio
-import logging
 import time
 from uuid import UUID
 
@@ -15,11 +14,10 @@ from chat.session import Session
 from chat.turn import OUTCOMES, Turn
 from chat.turns import Turns
 from common import errors
+from common.logs import log
 from common.tasks import TaskOwner
-from database.batches import BatchedStatement
 from database.pool import Database
-
-logger = logging.getLogger("gateway.prompts")
+from database.shared import BatchedStatement
 
 # For so long a prompt whose storing failed is looked for: the statement may have been done after all, and late.
 IN_DOUBT_SECONDS = 60.0
@@ -117,7 +115,7 @@ class Prompts:
             text = errors.DB_FAILED if is_database else errors.UNKNOWN_ERROR
             await session.socket.refuse(errors.Refused(text, turn.message_id))
             if not is_database:
-                logger.exception("prompt failed")
+                log.exception("prompt failed")
         self._turns.remove(turn)
 
     async def _is_to_be_answered(self, turn: Turn, session: Session) -> bool:
@@ -125,7 +123,7 @@ class Prompts:
         instance_id = self._delivery.instance_id
         known = await self._chatdb.fetchrow("claim_prompt", turn.message_id, turn.session_id, instance_id)
         if known is None:
-            logger.error("a prompt's session is no longer in the database")
+            log.error("a prompt's session is no longer in the database")
             raise errors.DatabaseError
         if known["session_id"] != turn.session_id or not known["is_user"]:
             raise _already_used(turn.message_id)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +10,8 @@ import orjson
 
 from common.errors import DatabaseError
 from database.pool import Database
-from database.single_flight import SingleFlight
+from database.shared import SingleFlight
 from upstream.replies import Answer
-
-logger = logging.getLogger("gateway.qna")
 
 MAX_TOP_K = 100
 # How old what REST shows may be, in seconds: enough that a thousand readers share one query, too short to notice.

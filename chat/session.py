@@ -9,7 +9,7 @@ from chat.socket import Socket
 from common import metrics
 from common.errors import OPENED_ELSEWHERE, SUPERSEDED
 from common.limits import Window
-from database.batches import BatchedStatement
+from database.shared import BatchedStatement
 
 
 class Session:

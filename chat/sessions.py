@@ -15,9 +15,9 @@ from common import errors, metrics
 from common.ids import new_uuid, read_uuid
 from common.limits import Window
 from common.tasks import TaskOwner
-from database.batches import BatchedStatement
 from database.notices import Notifier
 from database.pool import Database
+from database.shared import BatchedStatement
 from settings import Settings
 
 WINDOW_SECONDS = 60.0  # in which prompts are counted
@@ -121,16 +121,15 @@ class Sessions:
             except errors.DatabaseError:
                 await asyncio.sleep(RETRY_SECONDS)
 
-    async def list_behind(self) -> list[UUID]:
-        """Those that may have been superseded, or have answers that were not sent. Raises DatabaseError."""
-        here = [[session.id, session.connection_no, session.sent_at] for session in self]
-        rows = await self._chatdb.fetch("list_sessions_behind", *_columns(here, 3))
-        return [row["session_id"] for row in rows]
+    async def reclaim(self) -> list[UUID]:
+        """Takes back sessions that the others took for ended; those with unsent answers or a newer socket.
 
-    async def reclaim(self) -> None:
-        """Takes back what is still its own after the others declared this instance dead. Raises DatabaseError."""
-        here = [[session.id, session.connection_no] for session in self]
-        await self._chatdb.fetch("reclaim_sessions", self._instance_id, *_columns(here, 2))
+        Raises DatabaseError.
+        """
+        here = [(session.id, session.connection_no, session.sent_at) for session in self]
+        columns = [list(column) for column in zip(*here, strict=True)] or [[], [], []]
+        rows = await self._chatdb.fetch("reclaim_sessions", self._instance_id, *columns)
+        return [row["session_id"] for row in rows]
 
     async def close_all(self) -> None:
         """Closes every socket because the instance stops, and waits until they are gone, a few seconds at most."""
@@ -152,7 +151,3 @@ class Sessions:
                 await self._tasks.wait()
         except TimeoutError:
             await self._tasks.cancel(CLOSE_SECONDS)
-
-
-def _columns(rows: list[list[object]], count: int) -> list[list[object]]:
-    return [[row[n] for row in rows] for n in range(count)]

@@ -1,7 +1,6 @@
 """One visitor's WebSocket: every send ends, whether the visitor reads or not."""
 
 import asyncio
-import logging
 from uuid import UUID
 
 import orjson
@@ -9,9 +8,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from common import metrics
 from common.errors import Refused
-from common.logs import fields, session_hash
-
-logger = logging.getLogger("gateway.sessions")
+from common.logs import log, session_hash
 
 CLOSE_SECONDS = 2.0
 
@@ -41,7 +38,7 @@ class Socket:
             async with asyncio.timeout(self._send_timeout):
                 await self._websocket.send(message)
         except TimeoutError:
-            logger.warning("session dropped: it does not read", extra=fields(session=self._hash))
+            log.warning("session dropped: it does not read", session=self._hash)
             self.drop()
         except (RuntimeError, WebSocketDisconnect, OSError):
             self.is_open = False
@@ -49,8 +46,7 @@ class Socket:
     async def refuse(self, refused: Refused) -> None:
         """Answers a frame with an error."""
         metrics.prompts.labels(refused.reason).inc()
-        about = fields(session=self._hash, message_id=refused.message_id, reason=refused.reason)
-        logger.info("prompt refused", extra=about)
+        log.info("prompt refused", session=self._hash, message_id=refused.message_id, reason=refused.reason)
         id = {} if refused.message_id is None else {"message_id": str(refused.message_id)}
         await self.send(orjson.dumps({"error": refused.text} | id))
 

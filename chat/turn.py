@@ -1,14 +1,11 @@
-"""What stands in a session's line: a prompt to be answered here, or one that another instance answers."""
+"""What stands in a session's line: a prompt to be answered here, or turns that other instances answer."""
 
 import asyncio
-import logging
 import time
 from uuid import UUID
 
 from common import metrics
-from common.logs import fields, session_hash
-
-logger = logging.getLogger("gateway.turns")
+from common.logs import log, session_hash
 
 # Looked up once; to find a metric by its labels costs more than to add to it.
 PARTS = {
@@ -40,24 +37,20 @@ class Turn:
     def log(self, outcome: str) -> None:
         """The line of a turn that is done."""
         self.mark("send")
-        about = {"session": session_hash(self.session_id), "message_id": self.message_id, "outcome": outcome}
-        logger.info("turn", extra=fields(**about, milliseconds=self.milliseconds))
+        session, parts = session_hash(self.session_id), self.milliseconds
+        log.info("turn", session=session, message_id=self.message_id, outcome=outcome, milliseconds=parts)
 
 
-class TurnElsewhere:
-    """A prompt of a resumed session that another instance answers: what comes after it waits for that answer.
+class Elsewhere:
+    """The turns of a resumed session that other instances answer: what stands behind it in line waits for them.
 
-    `is_over` when nobody has to wait for it any more; `has_news` is set when that may be so.
+    Those of them that this instance takes over are `taken`, and come next.
     """
 
-    __slots__ = ("has_news", "is_over", "message_id", "session_id")
+    __slots__ = ("has_news", "is_over", "session_id", "taken")
 
-    def __init__(self, session_id: UUID, message_id: UUID) -> None:
+    def __init__(self, session_id: UUID) -> None:
         self.session_id = session_id
-        self.message_id = message_id
-        self.is_over = False
+        self.is_over = False  # nobody waits for them any more
         self.has_news = asyncio.Event()
-
-    def end(self) -> None:
-        self.is_over = True
-        self.has_news.set()
+        self.taken: list[Turn] = []

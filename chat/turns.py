@@ -1,40 +1,39 @@
 """The turns in hand on this instance, and each session's line of them."""
 
 import asyncio
-import logging
 import time
 from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TypeAlias
 from uuid import UUID
 
 import asyncpg
 
 from chat.answering import Answering
 from chat.delivery import Delivery
-from chat.turn import Turn, TurnElsewhere
+from chat.turn import Elsewhere, Turn
 from common import metrics
 from common.errors import DatabaseError
-from common.logs import fields
+from common.logs import log
 from common.tasks import TaskOwner
 from database.pool import Database
 
-logger = logging.getLogger("gateway.turns")
-
 ASK_SECONDS = 2.0
-InLine: TypeAlias = Turn | TurnElsewhere
 
 
 class Lane:
-    """A session's turns in hand. One task answers those in line, one at a time, in the order of the line."""
+    """A session's line. One task answers what stands in it, one turn at a time, in its order.
 
-    __slots__ = ("current", "in_hand", "line")
+    `in_hand` counts the session's turns: in line, being answered, or still being stored.
+    """
+
+    __slots__ = ("elsewhere", "in_hand", "is_worked_on", "line")
 
     def __init__(self) -> None:
-        self.in_hand: set[InLine] = set()  # in line, being answered, or still being stored
-        self.line: deque[InLine] = deque()
-        self.current: InLine | None = None
+        self.line: deque[Turn | Elsewhere] = deque()
+        self.in_hand = 0
+        self.elsewhere: Elsewhere | None = None
+        self.is_worked_on = False
 
 
 class Turns:
@@ -48,126 +47,115 @@ class Turns:
         self._chatdb = chatdb
         self._delivery = delivery
         self._answering = answering
-        self._turns: dict[UUID, InLine] = {}
+        self._turns: dict[UUID, Turn] = {}
         self._lanes: dict[UUID, Lane] = {}
-        self._to_answer = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._removed = asyncio.Event()
         self.tasks = TaskOwner("turns")
 
     def __len__(self) -> int:
-        """How many turns this instance has to answer."""
-        return self._to_answer
+        return len(self._turns)
 
     def oldest_age(self) -> float:
-        """Seconds since the oldest of them was taken."""
-        oldest = min((turn.started_at for turn in self._turns.values() if isinstance(turn, Turn)), default=None)
+        """Seconds since the oldest turn in hand was taken."""
+        oldest = min((turn.started_at for turn in self._turns.values()), default=None)
         return time.perf_counter() - oldest if oldest else 0.0
 
-    def find(self, message_id: UUID) -> InLine | None:
+    def find(self, message_id: UUID) -> Turn | None:
         return self._turns.get(message_id)
 
     def count(self, session_id: UUID) -> int:
-        """How many turns of a session are in hand."""
+        """How much of a session is in hand; turns elsewhere count as one."""
         lane = self._lanes.get(session_id)
-        return len(lane.in_hand) if lane else 0
+        return lane.in_hand + (lane.elsewhere is not None) if lane else 0
 
-    def add(self, turn: InLine) -> None:
+    def add(self, turn: Turn) -> None:
         """Takes a turn in hand, which gets its place in line when its prompt is stored."""
         self._turns[turn.message_id] = turn
-        self._lanes.setdefault(turn.session_id, Lane()).in_hand.add(turn)
-        if isinstance(turn, Turn):
-            self._to_answer += 1
-            self._idle.clear()
+        self._lanes.setdefault(turn.session_id, Lane()).in_hand += 1
 
-    def line_up(self, turn: InLine) -> None:
+    def line_up(self, turn: Turn | Elsewhere) -> None:
         """Puts a turn in hand at the end of its session's line."""
         lane = self._lanes[turn.session_id]
         lane.line.append(turn)
-        if lane.current is None:
-            lane.current = turn
-            self.tasks.start(self._work(lane))
+        if not lane.is_worked_on:
+            lane.is_worked_on = True
+            self.tasks.start(self._work(turn.session_id, lane))
 
-    def remove(self, turn: InLine) -> None:
+    def remove(self, turn: Turn) -> None:
         """Lets go of a turn that is done, or that never got its place in line."""
-        if self._turns.get(turn.message_id) is turn:
-            del self._turns[turn.message_id]
+        del self._turns[turn.message_id]
+        self._removed.set()
         lane = self._lanes[turn.session_id]
-        lane.in_hand.discard(turn)
-        if not lane.in_hand:
-            del self._lanes[turn.session_id]
-        if isinstance(turn, Turn):
-            self._to_answer -= 1
-            if not self._to_answer:
-                self._idle.set()
+        lane.in_hand -= 1
+        self._forget(turn.session_id, lane)
 
-    async def _work(self, lane: Lane) -> None:
+    def _forget(self, session_id: UUID, lane: Lane) -> None:
+        if not lane.in_hand and lane.elsewhere is None:
+            del self._lanes[session_id]
+
+    async def _work(self, session_id: UUID, lane: Lane) -> None:
         while lane.line:
-            turn = lane.current = lane.line.popleft()
+            turn = lane.line.popleft()
+            if isinstance(turn, Elsewhere):
+                await self._wait_for(turn)
+                lane.line.extendleft(reversed(turn.taken))
+                lane.elsewhere = None
+                self._forget(session_id, lane)
+                continue
             try:
-                if isinstance(turn, Turn):
-                    await self._answering.answer(turn)
-                else:
-                    await self._wait_for(turn)
+                await self._answering.answer(turn)
             except Exception:
-                logger.exception("turn failed", extra=fields(message_id=turn.message_id))
+                log.exception("turn failed", message_id=turn.message_id)
             finally:
                 self.remove(turn)
-        lane.current = None
+        lane.is_worked_on = False
 
-    async def follow(self, session_id: UUID) -> None:
-        """A session was resumed here: its next prompts wait for answers of other instances. Raises DatabaseError."""
-        for row in await self._chatdb.fetch("list_open_turns", session_id, self._instance_id):
-            if row["prompt_id"] not in self._turns:
-                turn = TurnElsewhere(session_id, row["prompt_id"])
-                self.add(turn)
-                self.line_up(turn)
+    def follow(self, session_id: UUID) -> None:
+        """A session was resumed here: its next prompts wait for the answers that other instances are making."""
+        lane = self._lanes.setdefault(session_id, Lane())
+        if lane.elsewhere is None:
+            lane.elsewhere = Elsewhere(session_id)
+            self.line_up(lane.elsewhere)
 
-    async def _wait_for(self, turn: TurnElsewhere) -> None:
-        """Until the answer is stored and on its way to the visitor, or nobody has to wait for it any more."""
-        while not turn.is_over:
-            turn.has_news.clear()
-            self._delivery.watch(turn.session_id, turn.has_news)
+    def unfollow(self, session_id: UUID) -> None:
+        """A session's visitor has left: nobody waits, unless prompts of theirs stand in line."""
+        lane = self._lanes.get(session_id)
+        if lane and lane.elsewhere and not lane.in_hand:
+            lane.elsewhere.is_over = True
+            lane.elsewhere.has_news.set()
+
+    async def _wait_for(self, elsewhere: Elsewhere) -> None:
+        """Until the answers are stored and on their way to the visitor, or nobody waits for them any more."""
+        while not elsewhere.is_over:
+            elsewhere.has_news.clear()
+            self._delivery.watch(elsewhere.session_id, elsewhere.has_news)
             with suppress(DatabaseError):
-                row = await self._chatdb.fetchrow("is_turn_open", turn.message_id)
-                if row and not row["is_open"]:
-                    self._delivery.look_at(turn.session_id)  # in case the notice of it was lost
+                if not await self._chatdb.fetch("list_open_turns", elsewhere.session_id, self._instance_id):
+                    self._delivery.look_at(elsewhere.session_id)  # in case the notice of an answer was lost
                     return
             with suppress(TimeoutError):
                 async with asyncio.timeout(ASK_SECONDS):
-                    await turn.has_news.wait()
-
-    def unfollow(self, session_id: UUID) -> None:
-        """A session's visitor has left: unless prompts of theirs stand behind them, turns elsewhere are let go."""
-        lane = self._lanes.get(session_id)
-        turns = [turn for turn in lane.in_hand if isinstance(turn, TurnElsewhere)] if lane else []
-        if lane and len(turns) == len(lane.in_hand):
-            for turn in turns:
-                turn.end()
+                    await elsewhere.has_news.wait()
 
     def take_over(self, prompts: Sequence[asyncpg.Record]) -> None:
         """Answers prompts that another instance left; each has `id`, `session_id`, `content` and `is_too_old`."""
         for row in prompts:
-            before = self._turns.get(row["id"])
-            if isinstance(before, Turn):
+            if row["id"] in self._turns:
                 continue
             turn = Turn(row["session_id"], row["id"], row["content"], row["is_too_old"])
             self.add(turn)
-            if before is None:
+            elsewhere = self._lanes[turn.session_id].elsewhere
+            if elsewhere is None:
                 self.line_up(turn)
-                continue
-            # The session's line has waited for it: it keeps its place.
-            lane = self._lanes[turn.session_id]
-            if before in lane.line:
-                lane.line[lane.line.index(before)] = turn
-                self.remove(before)
             else:
-                lane.line.appendleft(turn)
-                before.end()
+                elsewhere.taken.append(turn)
+                elsewhere.has_news.set()
         metrics.turns_taken_over.inc(len(prompts))
         if prompts:
-            logger.warning("turns taken over", extra=fields(turns=len(prompts)))
+            log.warning("turns taken over", turns=len(prompts))
 
     async def drain(self) -> None:
-        """Until every turn that this instance has to answer is answered."""
-        await self._idle.wait()
+        """Until every turn in hand is answered."""
+        while self._turns:
+            self._removed.clear()
+            await self._removed.wait()

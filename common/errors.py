@@ -44,10 +44,9 @@ TOO_MANY_SESSIONS = "The server has all the sessions it can hold. Try again."
 
 
 class GatewayError(Exception):
-    """Base of what a handler may raise for the caller to read."""
+    """Base of what a handler may raise for the caller to read; the cause is logged, not shown."""
 
-    status = 500
-    detail = DB_FAILED
+    status, detail = 500, DB_FAILED
 
     def __init__(self, detail: str | None = None) -> None:
         super().__init__(detail or self.detail)
@@ -55,7 +54,7 @@ class GatewayError(Exception):
 
 
 class DatabaseError(GatewayError):
-    """The database did not do it in time, or at all; the cause is logged, not shown."""
+    """The database did not do it in time, or at all."""
 
 
 class RowRefused(DatabaseError):
@@ -67,28 +66,25 @@ class NotFound(GatewayError):
 
 
 class PayloadTooLarge(GatewayError):
-    status = 413
-    detail = BODY_TOO_LARGE
+    status, detail = 413, BODY_TOO_LARGE
 
 
 class PayloadTooSlow(GatewayError):
-    status = 408
-    detail = BODY_TOO_SLOW
+    status, detail = 408, BODY_TOO_SLOW
 
 
 class RecommendationFailed(GatewayError):
     """The MCP server failed in any way."""
 
-    status = 502
-    detail = MCP_FAILED
+    status, detail = 502, MCP_FAILED
 
 
 class InvalidPayload(Exception):
-    """A body, path or query that does not fit; `errors` is the list that a 422 carries."""
+    """A body, path or query that does not fit; `problems` is the list that a 422 carries."""
 
-    def __init__(self, *errors: dict[str, object]) -> None:
-        super().__init__(f"{len(errors)} errors")
-        self.errors = errors
+    def __init__(self, *problems: dict[str, object]) -> None:
+        super().__init__(f"{len(problems)} problems")
+        self.problems = problems
 
 
 class Refused(Exception):

@@ -4,8 +4,9 @@ import asyncio
 import hashlib
 import logging
 import sys
+from collections.abc import MutableMapping
 from datetime import UTC, datetime
-from typing import TextIO
+from typing import Any, TextIO
 from uuid import UUID
 
 import orjson
@@ -21,9 +22,15 @@ def session_hash(session_id: UUID) -> str:
     return hashlib.blake2s(session_id.bytes, digest_size=5).hexdigest()
 
 
-def fields(**values: object) -> dict[str, dict[str, object]]:
-    """Fields of an event, as `extra` of a logging call."""
-    return {"fields": values}
+class EventLog(logging.LoggerAdapter):  # type: ignore[type-arg]  # not subscriptable when run
+    """`log.info("an event", name=value)`."""
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        exc_info = kwargs.pop("exc_info", None)
+        return msg, {"exc_info": exc_info, "extra": {"fields": kwargs}}
+
+
+log = EventLog(logging.getLogger("gateway"))
 
 
 class JsonFormatter(logging.Formatter):

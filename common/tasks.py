@@ -1,14 +1,11 @@
 """Background work with an owner: its exceptions are logged, and it can be waited for and cancelled."""
 
 import asyncio
-import logging
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from common.logs import fields
-
-logger = logging.getLogger("gateway.tasks")
+from common.logs import log
 
 
 class TaskOwner:
@@ -18,8 +15,7 @@ class TaskOwner:
         self._name = name
         self._tasks: set[asyncio.Task[None]] = set()
         self._busy = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._done = asyncio.Event()
 
     def __len__(self) -> int:
         return len(self._tasks) + self._busy
@@ -27,33 +23,29 @@ class TaskOwner:
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        self._idle.clear()
         task.add_done_callback(self._on_done)
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._note_idle()
+        self._done.set()
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("task failed", exc_info=error, extra=fields(owner=self._name))
-
-    def _note_idle(self) -> None:
-        if not self._tasks and not self._busy:
-            self._idle.set()
+            log.error("task failed", exc_info=error, owner=self._name)
 
     @contextmanager
     def busy(self) -> Iterator[None]:
         """Counts work that is done in somebody else's task."""
         self._busy += 1
-        self._idle.clear()
         try:
             yield
         finally:
             self._busy -= 1
-            self._note_idle()
+            self._done.set()
 
     async def wait(self) -> None:
         """Until nothing is left to do; new work may be started meanwhile."""
-        await self._idle.wait()
+        while len(self):
+            self._done.clear()
+            await self._done.wait()
 
     async def cancel(self, within: float) -> None:
         """Cancels what is left and gives it `within` seconds to end."""

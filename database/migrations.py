@@ -1,14 +1,11 @@
 """The schema of ChatDB, brought up to date."""
 
 import asyncio
-import logging
 import time
 
 from common.errors import DatabaseError
-from common.logs import fields
+from common.logs import log
 from database.pool import SQL, Database, describe
-
-logger = logging.getLogger("gateway.database")
 
 MIGRATIONS = sorted((SQL / "chatdb" / "migrations").glob("*.sql"))
 MIGRATION_LOCK = 0x6361_7264  # any number that no other program locks in ChatDB
@@ -30,7 +27,7 @@ async def migrate(chatdb: Database) -> None:
         applied = {row["name"] for row in await connection.fetch('SELECT name FROM "SchemaMigration"')}
         for path in MIGRATIONS:
             if path.stem not in applied:
-                logger.info("migration", extra=fields(name=path.stem))
+                log.info("migration", name=path.stem)
                 await connection.execute(path.read_text("utf-8"), timeout=MIGRATION_TIMEOUT)
                 await connection.execute('INSERT INTO "SchemaMigration" (name) VALUES ($1)', path.stem)
 
@@ -44,5 +41,5 @@ async def migrate_when_there(chatdb: Database) -> None:
         except OSError as error:
             if time.monotonic() > until:
                 raise DatabaseError("ChatDB cannot be reached") from error
-            logger.warning("ChatDB cannot be reached yet", extra=fields(error=describe(error)))
+            log.warning("ChatDB cannot be reached yet", error=describe(error))
             await asyncio.sleep(RETRY_SECONDS)

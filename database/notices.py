@@ -1,7 +1,6 @@
 """Notices from one instance to another that something happened to a session: both ends of LISTEN and NOTIFY."""
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -10,11 +9,9 @@ from uuid import UUID
 import asyncpg
 
 from common.errors import DatabaseError
-from common.logs import fields, session_hash
-from database.batches import BatchedStatement
+from common.logs import log, session_hash
 from database.pool import Database, describe
-
-logger = logging.getLogger("gateway.notices")
+from database.shared import BatchedStatement
 
 WATCH_SECONDS = 2.0
 RECONNECT_SECONDS = (0.1, 2.0)
@@ -39,7 +36,7 @@ class Notifier:
                 return
             except DatabaseError:
                 await asyncio.sleep(RETRY_SECONDS)
-        logger.error("an instance could not be notified", extra=fields(session=session_hash(session_id)))
+        log.error("an instance could not be notified", session=session_hash(session_id))
 
 
 class Listener:
@@ -71,7 +68,7 @@ class Listener:
                 await on_connected()
                 await self._watch(connection)
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, DatabaseError) as error:
-                logger.warning("LISTEN connection lost", extra=fields(error=describe(error)))
+                log.warning("LISTEN connection lost", error=describe(error))
             finally:
                 pause = RECONNECT_SECONDS[0] if self.is_listening else min(pause * 2, longest)
                 self.is_listening = False

@@ -1,7 +1,6 @@
 """A pool of connections to one database, and the SQL files that may be run on it."""
 
 import asyncio
-import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -12,9 +11,7 @@ import asyncpg
 
 from common import metrics
 from common.errors import DatabaseError, RowRefused
-from common.logs import fields
-
-logger = logging.getLogger("gateway.database")
+from common.logs import log
 
 SQL = Path(__file__).parent.parent / "sql"
 IDLE_SECONDS = 300.0
@@ -84,15 +81,15 @@ class Database:
             except (TimeoutError, *_ROW_REFUSED):
                 raise
             except _TRY_AGAIN as error:
-                logger.info("statement is run again", extra=fields(statement=name, error=describe(error)))
+                log.info("statement is run again", statement=name, error=describe(error))
                 if not isinstance(error, asyncpg.DeadlockDetectedError):
                     await self._pool.expire_connections()  # what ended one connection has ended the others as well
                 return await self._run(query, args, kept)
         except _ROW_REFUSED as error:
-            logger.error("statement refused", extra=fields(statement=name, error=describe(error)))
+            log.error("statement refused", statement=name, error=describe(error))
             raise RowRefused from error
         except _FAILED as error:
-            logger.error("statement failed", extra=fields(statement=name, error=describe(error)))
+            log.error("statement failed", statement=name, error=describe(error))
             raise DatabaseError from error
 
     async def fetchrow(self, name: str, *args: object) -> asyncpg.Record | None:

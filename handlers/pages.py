@@ -10,7 +10,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from common import NAME, VERSION, metrics
-from handlers.responses import json_response
+from handlers.requests import json_response
 from service.checks import SHOWN_ONLY
 
 WEB = Path(__file__).parent.parent / "web"

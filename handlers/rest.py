@@ -6,14 +6,11 @@ from starlette.responses import Response
 from chat.frames import history_entry
 from chat.qna import MAX_TOP_K
 from common.errors import NO_ANSWER, NO_SESSION, NotFound
-from handlers.requests import Body, path_uuid, query_integer
-from handlers.responses import json_response
+from handlers.requests import integer, json_response, optional_boolean, path_uuid, query_integer, read_body, uuid
 
 
 async def set_feedback(request: Request) -> Response:
-    body = await Body.read(request)
-    message_id, is_helpful = body.uuid("message_id"), body.boolean_or_null("is_helpful")
-    body.check()
+    message_id, is_helpful = await read_body(request, message_id=uuid, is_helpful=optional_boolean)
     if await request.state.instance.chatdb.fetchrow("set_feedback", message_id, is_helpful) is None:
         raise NotFound(NO_ANSWER)
     return json_response({"status": "success", "message_id": message_id, "feedback_received": is_helpful})
@@ -34,17 +31,13 @@ async def get_history(request: Request) -> Response:
 
 
 async def login(request: Request) -> Response:
-    body = await Body.read(request)
-    session_id, persona_id = body.uuid("session_id"), body.integer("persona_id")
-    body.check()
+    session_id, persona_id = await read_body(request, session_id=uuid, persona_id=integer)
     await request.state.instance.chat.logins.login(session_id, persona_id, request.state.request_id)
     return Response()
 
 
 async def get_persona_id(request: Request) -> Response:
-    body = await Body.read(request)
-    session_id = body.uuid("session_id")
-    body.check()
+    (session_id,) = await read_body(request, session_id=uuid)
     return json_response({"persona_id": await request.state.instance.chat.logins.get_persona_id(session_id)})
 
 

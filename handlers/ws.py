@@ -1,6 +1,5 @@
 """/api/chat/ws: one connection, from the handshake to the last frame."""
 
-import logging
 import time
 from datetime import UTC, datetime
 from ipaddress import ip_address
@@ -13,11 +12,9 @@ from chat.session import Session
 from common import errors, metrics
 from common.errors import Refused
 from common.ids import read_uuid
-from common.logs import fields, session_hash
-from handlers.responses import json_response
+from common.logs import log, session_hash
+from handlers.requests import json_response
 from service.instance import Instance
-
-logger = logging.getLogger("gateway.ws")
 
 PATIENCE = 3  # times the prompts allowed in a minute; a visitor who sends more is closed
 
@@ -42,7 +39,7 @@ async def chat(websocket: WebSocket) -> None:
         await websocket.accept()
         session = await sessions.open(websocket, query.get("session_id"), _read_time(query.get("since", "")))
         if session.connection_no:  # it was resumed
-            await turns.follow(session.id)
+            turns.follow(session.id)
         await _converse(websocket, instance, session)
     except errors.DatabaseError:
         _note_refusal("database")
@@ -50,7 +47,7 @@ async def chat(websocket: WebSocket) -> None:
     except (RuntimeError, WebSocketDisconnect, OSError):
         pass  # the socket went away while it was being used
     except Exception:
-        logger.exception("session failed")
+        log.exception("session failed")
         await _give_up(websocket, errors.UNKNOWN_ERROR)
     finally:
         if session is not None and sessions.leave(session):
@@ -58,14 +55,14 @@ async def chat(websocket: WebSocket) -> None:
 
 
 async def _converse(websocket: WebSocket, instance: Instance, session: Session) -> None:
-    about = fields(session=session_hash(session.id), connection_no=session.connection_no)
-    logger.info("connected", extra=about)
+    session_is, number = session_hash(session.id), session.connection_no
+    log.info("connected", session=session_is, connection_no=number)
     while True:
         message = await websocket.receive()
         if message["type"] == "websocket.disconnect":
             # A reason of the visitor's own is a text of theirs.
-            about["fields"] |= {"code": message.get("code"), "reason": session.socket.close_reason}
-            logger.info("disconnected", extra=about)
+            code, reason = message.get("code"), session.socket.close_reason
+            log.info("disconnected", session=session_is, connection_no=number, code=code, reason=reason)
             return
         try:
             _take(instance, session, message.get("text"))
@@ -133,7 +130,7 @@ def _own_origin(websocket: WebSocket) -> str:
 
 def _note_refusal(reason: str) -> None:
     metrics.sessions_opened.labels(f"refused_{reason}").inc()
-    logger.info("handshake refused", extra=fields(reason=reason))
+    log.info("handshake refused", reason=reason)
 
 
 def _read_time(text: str) -> datetime | None:

@@ -1,14 +1,11 @@
 """The sign of life of this instance, and those of the others."""
 
-import logging
 import time
 
 from common.errors import DatabaseError
-from common.logs import fields
+from common.logs import log
 from database.notices import INSTANCE_LOCK
 from database.pool import Database
-
-logger = logging.getLogger("gateway.instance")
 
 # An instance that shows no sign of life is declared dead after so many seconds: without its lock it has crashed, with
 # it it may only be slow, or its machine may be gone.
@@ -44,6 +41,6 @@ class Heartbeat:
             silent = now - signs[row["id"]][1]
             is_dead = silent > (LOST_SECONDS if row["is_locked"] else CRASHED_SECONDS)
             if is_dead and await self._chatdb.fetch("remove_instance", row["id"], row["beat"]):
-                logger.warning("instance lost", extra=fields(other=row["id"], silent_seconds=round(silent, 1)))
+                log.warning("instance lost", other=row["id"], silent_seconds=round(silent, 1))
         self._signs = signs
         return not rows[0]["was_given_up"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -16,17 +15,15 @@ from chat.chat import Chat
 from chat.qna import LIST_MAX_AGE
 from common import metrics
 from common.errors import DatabaseError
-from common.logs import JsonFormatter, fields
+from common.logs import JsonFormatter, log
 from common.tasks import TaskOwner
 from database.migrations import migrate_when_there
 from database.notices import Listener
 from database.pool import Database
-from database.single_flight import SingleFlight
+from database.shared import SingleFlight
 from service.checks import check_all, check_readiness
 from service.heartbeat import Heartbeat
 from settings import Settings
-
-logger = logging.getLogger("gateway.instance")
 
 BEAT_SECONDS = 1.0
 FLUSH_SECONDS = 1.0
@@ -72,7 +69,7 @@ class Instance:
         finally:
             await asyncio.gather(chatdb.close(), card_qna_db.close())
             metrics.forget_process()
-            logger.info("stopped")
+            log.info("stopped")
 
     def look_after(self, work: Coroutine[Any, Any, None]) -> None:
         """Owns work that goes on for as long as the instance runs."""
@@ -82,45 +79,37 @@ class Instance:
         JsonFormatter.instance_id = self._id
         delivery, qna = self.chat.delivery, self.chat.qna
         self.look_after(self._listener.listen(delivery.look_at, delivery.look_around))
-        self.look_after(self._every(BEAT_SECONDS, self._beat))
-        self.look_after(self._every(FLUSH_SECONDS, qna.flush_views))
-        self.look_after(self._every(BEAT_SECONDS, self._measure))
+        for seconds, work in (
+            (BEAT_SECONDS, self._beat),
+            (FLUSH_SECONDS, qna.flush_views),
+            (BEAT_SECONDS, self._measure),
+        ):
+            self.look_after(_every(seconds, work))
         self.look_after(self._warn())
         try:
             await qna.refresh()
         except DatabaseError:
-            logger.warning("card_qna_db cannot be read yet; every question goes to the LLM server until it can")
-        self.look_after(self._every(self.settings.qna_refresh_seconds, qna.refresh))
+            log.warning("card_qna_db cannot be read yet; every question goes to the LLM server until it can")
+        self.look_after(_every(self.settings.qna_refresh_seconds, qna.refresh))
         try:
             async with asyncio.timeout(self.settings.db_timeout):
                 await self._listener.has_listened.wait()
         except TimeoutError:
-            logger.warning("there is no LISTEN connection yet; notices from other instances come late")
+            log.warning("there is no LISTEN connection yet; notices from other instances come late")
         # What stands now stays; and what a turn leaves behind is seldom a cycle, so the collector may come less often.
         gc.collect()
         gc.freeze()
         gc.set_threshold(20_000, 20, 50)
-        logger.info("started")
+        log.info("started")
 
     async def _warn(self) -> None:
         for warning in await check_all(self.settings):
-            logger.warning(warning)
-
-    async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-        while True:
-            await asyncio.sleep(seconds)
-            try:
-                await work()
-            except DatabaseError:
-                pass  # has been logged; the next time may do better
-            except Exception:
-                logger.exception("background work failed", extra=fields(work=work.__name__))
+            log.warning(warning)
 
     async def _beat(self) -> None:
         """Shows that this instance lives, and takes up the turns of those that do not."""
         if not await self._heartbeat.beat():
-            logger.warning("declared dead by the other instances; rejoining")
-            await self.chat.sessions.reclaim()
+            log.warning("declared dead by the other instances; rejoining")
             await self.chat.delivery.look_around()
         if not self.is_draining:
             in_doubt = self.chat.prompts.in_doubt()
@@ -150,12 +139,12 @@ class Instance:
     async def drain(self) -> None:
         """Finishes the turns in hand within `drain_seconds`, taking no new ones, then closes the sockets."""
         self.is_draining = True
-        logger.info("stopping", extra=fields(sessions=len(self.chat.sessions), turns=self.chat.in_hand))
+        log.info("stopping", sessions=len(self.chat.sessions), turns=self.chat.in_hand)
         try:
             async with asyncio.timeout(self.settings.drain_seconds):
                 await self.chat.drain()
         except TimeoutError:
-            logger.warning("turns handed over", extra=fields(turns=self.chat.in_hand))
+            log.warning("turns handed over", turns=self.chat.in_hand)
         await self.chat.sessions.close_all()
 
     async def _stop(self) -> None:
@@ -167,4 +156,15 @@ class Instance:
                 await self.chatdb.fetch("remove_instance", self._id, None)
                 await self.chat.qna.flush_views()
         except (DatabaseError, TimeoutError):
-            logger.warning("could not say goodbye; the others will notice")
+            log.warning("could not say goodbye; the others will notice")
+
+
+async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            await work()
+        except DatabaseError:
+            pass  # has been logged; the next time may do better
+        except Exception:
+            log.exception("background work failed", work=work.__name__)

@@ -1,7 +1,6 @@
 """What the gateway changes about uvicorn, however it was started: its limits, how it stops, its `server` header."""
 
 import asyncio
-import logging
 import multiprocessing
 import os
 import signal
@@ -15,10 +14,9 @@ from typing import Self
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
+from common.logs import log
 from service.http_guard import GuardedHttp
 from service.websocket_guard import GuardedWebSocket
-
-logger = logging.getLogger("gateway.serving")
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # How long uvicorn may wait for requests and sockets that are left when the gateway has drained.
@@ -102,7 +100,7 @@ class DrainOnSignal:
         try:
             await self._drain()
         except Exception:
-            logger.exception("draining failed")
+            log.exception("draining failed")
         finally:
             # uvicorn's signal handler would do more: end the process by the signal, as if it had failed.
             server.should_exit = True

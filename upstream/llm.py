@@ -1,18 +1,15 @@
 """The LLM server, which makes the answers."""
 
-import logging
 from uuid import UUID
 
 import httpx
 
 from common import metrics
 from common.errors import LLM_FORMAT, LLM_STATUS, LLM_TIMEOUT, LLM_UNREACHABLE
-from common.logs import fields
+from common.logs import log
 from settings import Settings
 from upstream.client import Client
 from upstream.replies import Answer, ReplyUnusable, read_reply
-
-logger = logging.getLogger("gateway.upstream")
 
 OK = metrics.upstream_calls.labels("llm", "ok")
 
@@ -39,7 +36,7 @@ class LlmServer:
         except httpx.HTTPError:
             return self._fail(LLM_UNREACHABLE, "unreachable", request_id)
         except Exception:  # whatever it was, a prompt is not left without an answer
-            logger.exception("LLM reply not understood", extra=fields(message_id=request_id))
+            log.exception("LLM reply not understood", message_id=request_id)
             return self._fail(LLM_FORMAT, "format", request_id)
         self.failure = None
         OK.inc()
@@ -48,5 +45,5 @@ class LlmServer:
     def _fail(self, message: str, result: str, request_id: str) -> Answer:
         self.failure = message
         metrics.upstream_calls.labels("llm", result).inc()
-        logger.warning("LLM server failed", extra=fields(answer=message, message_id=request_id))
+        log.warning("LLM server failed", answer=message, message_id=request_id)
         return Answer(message)

@@ -1,18 +1,15 @@
 """The MCP server, whose tool recommends cards after a login."""
 
-import logging
 from uuid import UUID
 
 import httpx
 
 from common import metrics
 from common.errors import RecommendationFailed
-from common.logs import fields
+from common.logs import log
 from settings import Settings
 from upstream.client import Client
 from upstream.replies import Answer, ReplyUnusable, read_recommendation
-
-logger = logging.getLogger("gateway.upstream")
 
 
 class McpServer:
@@ -34,7 +31,7 @@ class McpServer:
             answer = read_recommendation(body)
         except (ReplyUnusable, TimeoutError, httpx.HTTPError) as error:
             why = str(error) if isinstance(error, ReplyUnusable) else type(error).__name__
-            logger.warning("MCP server failed", extra=fields(error=why, request_id=request_id))
+            log.warning("MCP server failed", error=why, request_id=request_id)
             metrics.upstream_calls.labels("mcp", "failed").inc()
             raise RecommendationFailed from error
         metrics.upstream_calls.labels("mcp", "ok").inc()

@@ -1,22 +1,21 @@
-"""Rows of many callers in one statement."""
+"""Work shared by many callers: rows of all of them in one statement, one read for whoever asks."""
 
 import asyncio
-import logging
 import re
-from typing import Any, TypeAlias
+from collections.abc import Awaitable, Callable
+from typing import Any, Generic, TypeAlias, TypeVar
 
 import asyncpg
 
 from common import metrics
 from common.errors import DatabaseError, RowRefused
-from common.logs import fields
+from common.logs import log
 from database.pool import Database
-
-logger = logging.getLogger("gateway.database")
 
 MAX_ROWS = 500
 MAX_QUEUED = 20_000
 KEPT_USES = 20  # statements on one connection before others who wait for one have their turn
+T = TypeVar("T")
 _COLUMNS = re.compile(r"WITH ORDINALITY AS \w+ \(([\w, ]+), n\)")
 _Waiting: TypeAlias = tuple[list[Any], asyncio.Future[list[asyncpg.Record]]]  # a row and its caller
 
@@ -47,7 +46,7 @@ class BatchedStatement:
         """Queues a row, all columns of it by name; what the statement returns for it, or DatabaseError."""
         future: asyncio.Future[list[asyncpg.Record]] = self._loop.create_future()
         if len(self._queue) >= MAX_QUEUED:
-            logger.error("too many rows wait for a statement", extra=fields(statement=self._statement))
+            log.error("too many rows wait for a statement", statement=self._statement)
             future.set_exception(DatabaseError())
             return future
         self._queue.append(([row[column] for column in self._columns], future))
@@ -109,3 +108,31 @@ def _fail(batch: list[_Waiting], error: DatabaseError) -> None:
     for _, future in batch:
         if not future.done():
             future.set_exception(error)
+
+
+class SingleFlight(Generic[T]):
+    """One read at a time: who comes while it runs waits for it. It is good for `max_age` seconds."""
+
+    def __init__(self, read: Callable[[], Awaitable[T]], max_age: float) -> None:
+        self._read = read
+        self._max_age = max_age
+        self._good_until = 0.0
+        self._value: T
+        self._task: asyncio.Task[T] | None = None
+
+    async def get(self) -> T:
+        """Raises what `read` raises."""
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._good_until:
+            return self._value
+        if self._task is None:
+            self._task = loop.create_task(self._refresh())
+        return await asyncio.shield(self._task)
+
+    async def _refresh(self) -> T:
+        try:
+            self._value = await self._read()
+            self._good_until = asyncio.get_running_loop().time() + self._max_age
+            return self._value
+        finally:
+            self._task = None
