@@ -11,7 +11,9 @@ RUN python -m venv /opt/venv \
 WORKDIR /app
 COPY *.py docker-scripts/healthcheck.py ./
 COPY data/personas.json data/
+COPY common common/
 COPY handlers handlers/
+COPY service service/
 COPY sql sql/
 COPY web web/
 # Bytecode is made here, since the running gateway writes nowhere; and the checkout may have had a strict umask.

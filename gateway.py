@@ -22,7 +22,7 @@ from handlers import chat, health, login, pages, qna, ws
 from handlers.responses import EXCEPTION_HANDLERS
 from instance import Instance
 from middleware import Edge
-from serving import Supervisor, cut_silent_connections, drained_first, running_server, tighten
+from service.serving import DrainOnSignal, Supervisor, configure, cut_silent_connections, running_server
 from settings import InvalidSettings, Settings, read_settings
 
 KEEP_ALIVE_SECONDS = (
@@ -54,10 +54,10 @@ def create_app(settings: Settings) -> Edge:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Instance]]:
         instance, server = Instance(settings), running_server()
-        tighten(server, settings.prompts_per_minute)
+        configure(server, settings.prompts_per_minute)
         instance.look_after(cut_silent_connections(server))
         try:
-            with drained_first(server, instance.drain):
+            with DrainOnSignal(server, instance.drain):
                 await instance.start()
                 yield {"instance": instance}
         finally:
