@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import math
+
 
 class Window:
-    """Counts what comes within `seconds` of the first; what comes later opens a window of its own."""
+    """Counts what comes within `seconds` of the first; what comes later opens a window of its own.
 
-    __slots__ = ("_seconds", "counted", "ends")
+    What goes beyond `allowed` prolongs the window in proportion, so that nothing is gained by sending it at once.
+    """
 
-    def __init__(self, seconds: float) -> None:
+    __slots__ = ("_allowed", "_seconds", "counted", "ends")
+
+    def __init__(self, seconds: float, allowed: float = math.inf) -> None:
         self._seconds = seconds
+        self._allowed = allowed
         self.counted = 0
         self.ends = 0.0
 
@@ -18,4 +24,6 @@ class Window:
         if now >= self.ends:
             self.ends, self.counted = now + self._seconds, 0
         self.counted += amount
+        if self.counted > self._allowed:
+            self.ends += self._seconds * min(amount, self.counted - self._allowed) / self._allowed
         return self.counted

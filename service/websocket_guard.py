@@ -14,8 +14,9 @@ from common.close_codes import POLICY_VIOLATION
 from common.limits import Window
 from service.pieces import split
 
-# After so many frames in so many seconds no more are taken.
-SLICE_FRAMES, SLICE_SECONDS = 16, 0.025
+# A frame costs 1, and 1 more for each COSTLY_BYTES; a connection may cost so much in so many seconds.
+SLICE_COST, SLICE_SECONDS = 16, 0.025
+COSTLY_BYTES = 1024
 MINUTE = 60.0
 # Frames of any kind (prompts and nonsense, pings, pongs, fragments) for each prompt that is allowed
 FRAMES_PER_PROMPT = 20
@@ -34,7 +35,7 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         self.frames_per_minute = prompts_per_minute * FRAMES_PER_PROMPT
         self.longest_burst = max(prompts_per_minute * BURST_PER_PROMPT, SHORTEST_BURST)
         self.held: list[bytes] = []  # the last piece first
-        self.slice = Window(SLICE_SECONDS)
+        self.slice = Window(SLICE_SECONDS, SLICE_COST)
         self.minute = Window(MINUTE)
         self.burst = 0
 
@@ -59,7 +60,7 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
 
     def _take(self) -> None:
         while self.held and not self.transport.is_closing():
-            if self.slice.counted >= SLICE_FRAMES and self.loop.time() < self.slice.ends:
+            if self.slice.counted >= SLICE_COST and self.loop.time() < self.slice.ends:
                 self._pause_reading()
                 self.loop.call_at(self.slice.ends, self._go_on)
                 return
@@ -88,31 +89,31 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         return message
 
     def handle_text(self, event: Frame) -> None:
-        if self._admits():
+        if self._admits(len(event.data)):
             super().handle_text(event)
 
     def handle_bytes(self, event: Frame) -> None:
-        if self._admits():
+        if self._admits(len(event.data)):
             super().handle_bytes(event)
 
     def handle_cont(self, event: Frame) -> None:
-        if self._admits():
+        if self._admits(len(event.data)):
             super().handle_cont(event)
 
     def handle_pong(self, event: Frame) -> None:
-        if self._admits():
+        if self._admits(len(event.data)):
             super().handle_pong(event)
 
     def handle_ping(self) -> None:
-        if self._admits():
+        if self._admits(0):
             super().handle_ping()
 
-    def _admits(self) -> bool:
+    def _admits(self, size: int) -> bool:
         """Counts a frame; False if it is not to be handled, since the connection ends."""
         if self.transport.is_closing():
             return False
         now = self.loop.time()
-        self.slice.count(now)
+        self.slice.count(now, 1 + size // COSTLY_BYTES)
         self.burst += 1
         if self.minute.count(now) <= self.frames_per_minute and self.burst <= self.longest_burst:
             return True

@@ -5,6 +5,7 @@ import math
 import os
 import resource
 import socket
+import struct
 import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -112,10 +113,11 @@ class Flood:
     again: bytes
     is_websocket: bool = True
     reads: bool = False
+    connections: int = 3
 
-    def run(self, gateway: Gateway, connections: int = 3) -> None:
+    def run(self, gateway: Gateway) -> None:
         with ExitStack() as stack:
-            sockets = [stack.enter_context(RawSocket(gateway, seconds=10)) for _ in range(connections)]
+            sockets = [stack.enter_context(RawSocket(gateway, seconds=10)) for _ in range(self.connections)]
             for one in sockets:
                 if self.is_websocket:
                     one.handshake()
@@ -123,12 +125,12 @@ class Flood:
             threads += [threading.Thread(target=self._read, args=(one.socket,)) for one in sockets if self.reads]
             for thread in threads:
                 thread.start()
-            for thread in threads[:connections]:
+            for thread in threads[: self.connections]:
                 thread.join()
             for one in sockets:
                 with suppress(OSError):
                     one.socket.shutdown(socket.SHUT_RDWR)
-            for thread in threads[connections:]:
+            for thread in threads[self.connections :]:
                 thread.join()
 
     def _send(self, connection: socket.socket) -> None:
@@ -147,14 +149,17 @@ class Flood:
 
 
 def masked(first: int, payload: bytes = b"") -> bytes:
-    """A small frame of a client, with a mask of zeros."""
-    return bytes([first, 0x80 | len(payload)]) + b"\0\0\0\0" + payload
+    """A frame of a client, with a mask of zeros."""
+    length = bytes([0x80 | len(payload)]) if len(payload) < 126 else struct.pack("!BH", 0x80 | 126, len(payload))
+    return bytes([first]) + length + b"\0\0\0\0" + payload
 
 
+OBJECTS = b'{"a": [' + b", ".join([b"{}"] * 16_000) + b"]}"  # just below MAX_FRAME_BYTES, and slow to parse
 FLOODS = {
     "invalid frames": Flood(b"", masked(0x81, b"{}") * 8000, reads=True),
     "invalid frames and no reading": Flood(b"", masked(0x81, b"[]") * 8000),
     "binary frames": Flood(b"", masked(0x82, b"x") * 8000, reads=True),
+    "large frames": Flood(b"", masked(0x81, OBJECTS), reads=True, connections=10),
     "pings": Flood(b"", masked(0x89, b"x" * 125) * 500, reads=True),
     "pings and no reading": Flood(b"", masked(0x89, b"x" * 125) * 500),
     "pongs": Flood(b"", masked(0x8A) * 10_000),
