@@ -14,6 +14,8 @@ import orjson
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 import metrics
+from common.close_codes import RESTARTING, SUPERSEDED
+from common.limits import MINUTE, Window
 from database import Database, SharedStatement
 from errors import DatabaseError, Refused
 from logs import fields, session_hash
@@ -24,15 +26,13 @@ from upstream import LISTS, Answer
 
 logger = logging.getLogger("gateway.sessions")
 
-TAKEN_OVER, TAKEN_OVER_REASON = 4001, "The session was opened elsewhere"
-RESTART = 1012
+SUPERSEDED_REASON = "The session was opened elsewhere"
 # So many answers of so many sessions are read at a time; each may be as large as MAX_REPLY_BYTES.
 REPLAY_ROWS = 10
 REPLAY_SESSIONS = 50
 TELL_TRIES = 3
 RETRY_SECONDS = 1.0
 CLOSE_SECONDS = 2.0
-WINDOW_SECONDS = 60.0  # in which prompts are counted
 
 
 def answer_frame(message_id: UUID, created_at: datetime, answer: Answer) -> bytes:
@@ -66,7 +66,7 @@ class Session:
 
     __slots__ = (
         "_is_behind", "_send_timeout", "_transport", "_websocket",
-        "close_reason", "connection_no", "id", "is_open", "last_sent", "lock", "prompts", "shown", "window_ends",
+        "close_reason", "connection_no", "id", "is_open", "last_sent", "lock", "prompts", "shown",
     )  # fmt: skip
 
     def __init__(
@@ -76,8 +76,7 @@ class Session:
         self.connection_no = connection_no
         self.last_sent = last_sent
         self.is_open = True
-        self.window_ends = 0.0
-        self.prompts = 0
+        self.prompts = Window(MINUTE)
         self._websocket = websocket
         self._transport = websocket.scope.get("gateway.transport")
         self._send_timeout = send_timeout
@@ -245,8 +244,7 @@ class Sessions:
         # A time in the future would make the answers until then look as if they had been sent.
         last_sent = min(since or row["last_answer_at"], row["last_answer_at"])
         session = Session(websocket, id, row["connection_no"], last_sent, self._settings.send_timeout)
-        session.prompts = row["prompts"]
-        session.window_ends = time.monotonic() + WINDOW_SECONDS
+        session.prompts.count(time.monotonic(), row["prompts"])
         async with session.lock:  # what is delivered from now on comes after the first frame and the replay
             self._put_in_place(session, row["instance_before"])
             try:
@@ -267,7 +265,7 @@ class Sessions:
         else:
             self._here[session.id] = session
         if older is not None:
-            self._tasks.start(older.close(TAKEN_OVER, TAKEN_OVER_REASON))
+            self._tasks.start(older.close(SUPERSEDED, SUPERSEDED_REASON))
         if instance_before not in (None, self.instance_id):
             self._tasks.start(self.tell(session.id, instance_before))
         self.touch(session.id)  # it may have been taken over already, when word of that found nothing here
@@ -353,7 +351,7 @@ class Sessions:
             for session in some:
                 rows = found.get(session.id)
                 if rows is None or rows[0]["connection_no"] > session.connection_no:
-                    self._tasks.start(session.close(TAKEN_OVER, TAKEN_OVER_REASON))
+                    self._tasks.start(session.close(SUPERSEDED, SUPERSEDED_REASON))
                 elif rows[0]["id"] is not None:
                     self._tasks.start(self._catch_up(session, rows))
 
@@ -381,7 +379,7 @@ class Sessions:
     async def close_all(self) -> None:
         """Closes every socket because the instance stops, and waits until they are gone, a few seconds at most."""
         here = list(self._here.values())
-        await asyncio.gather(*(session.close(RESTART, "Server is restarting") for session in here))
+        await asyncio.gather(*(session.close(RESTARTING, "Server is restarting") for session in here))
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 while self._here:

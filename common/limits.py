@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+MINUTE = 60.0  # seconds
+
 
 class Window:
     """Counts what comes within `seconds` of the first; what comes later opens a window of its own.

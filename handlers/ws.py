@@ -13,16 +13,15 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 import errors
 import metrics
+from common.close_codes import INTERNAL_ERROR, POLICY_VIOLATION
 from handlers.responses import json_response
 from instance import Instance
 from logs import fields, session_hash
 from payloads import read_uuid
-from sessions import WINDOW_SECONDS, Session
+from sessions import Session
 
 logger = logging.getLogger("gateway.ws")
 
-POLICY_VIOLATION = 1008
-INTERNAL_ERROR = 1011
 # How many times the prompts allowed in a minute a visitor may send before the connection is closed.
 PATIENCE = 3
 
@@ -74,7 +73,7 @@ async def _converse(websocket: WebSocket, instance: Instance, session: Session) 
             _take(instance, session, message.get("text"))
         except errors.Refused as refused:
             await session.refuse(refused)
-            if session.prompts > instance.settings.prompts_per_minute * PATIENCE:
+            if session.prompts.counted > instance.settings.prompts_per_minute * PATIENCE:
                 await session.close(POLICY_VIOLATION, errors.TOO_MANY_MESSAGES)
 
 
@@ -123,11 +122,7 @@ def _take(instance: Instance, session: Session, text: str | None) -> None:
     message_id, prompt = _read_prompt(text, settings.max_prompt_chars)
     if instance.is_draining:
         raise errors.Refused(errors.RESTARTING, message_id)
-    now = time.monotonic()
-    if now >= session.window_ends:
-        session.window_ends, session.prompts = now + WINDOW_SECONDS, 0
-    session.prompts += 1
-    if session.prompts > settings.prompts_per_minute:
+    if session.prompts.count(time.monotonic()) > settings.prompts_per_minute:
         raise errors.Refused(errors.TOO_MANY_MESSAGES, message_id)
     instance.turns.submit(session, message_id, prompt)
 

@@ -11,13 +11,12 @@ from websockets.protocol import State
 
 import errors
 from common.close_codes import POLICY_VIOLATION
-from common.limits import Window
+from common.limits import MINUTE, Window
 from service.pieces import split
 
 # A frame costs 1, and 1 more for each COSTLY_BYTES; a connection may cost so much in so many seconds.
 SLICE_COST, SLICE_SECONDS = 16, 0.025
 COSTLY_BYTES = 1024
-MINUTE = 60.0
 # Frames of any kind (prompts and nonsense, pings, pongs, fragments) for each prompt that is allowed
 FRAMES_PER_PROMPT = 20
 # Without a pause between them. It leaves room for the prompts after which the handler closes the socket.
