@@ -105,7 +105,7 @@ def _error(loc: tuple[str, ...], message: str, kind: str) -> dict[str, object]:
 
 async def _read_bytes(request: Request, limit: int) -> bytes:
     length = request.headers.get("content-length", "0")
-    if not length.isascii() or not length.isdigit() or int(length) > limit:
+    if not re.fullmatch(r"[0-9]{1,18}", length) or int(length) > limit:
         raise PayloadTooLarge
     data = bytearray()
     try:
