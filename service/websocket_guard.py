@@ -6,6 +6,7 @@ from typing import Any
 
 from uvicorn._types import ASGIReceiveEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.exceptions import InvalidState
 from websockets.frames import Frame
 from websockets.protocol import State
 
@@ -63,7 +64,11 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
                 self._pause_reading()
                 self.loop.call_at(self.slice.ends, self._go_on)
                 return
-            super().data_received(self.held.pop())
+            try:
+                super().data_received(self.held.pop())
+            except InvalidState:
+                # uvicorn cannot close with 1007, over text that is no UTF-8, once the visitor's own close has come.
+                self.transport.abort()
         self.burst = 0
 
     def _go_on(self) -> None:
