@@ -22,7 +22,7 @@ from handlers import chat, health, login, pages, qna, ws
 from handlers.responses import EXCEPTION_HANDLERS
 from instance import Instance
 from middleware import Edge
-from service.serving import DrainOnSignal, Supervisor, configure, cut_silent_connections, running_server
+from service.serving import DrainOnSignal, Supervisor, configure, cut_stalled_connections, running_server
 from settings import InvalidSettings, Settings, read_settings
 
 KEEP_ALIVE_SECONDS = (
@@ -55,7 +55,7 @@ def create_app(settings: Settings) -> Edge:
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Instance]]:
         instance, server = Instance(settings), running_server()
         configure(server, settings.prompts_per_minute)
-        instance.look_after(cut_silent_connections(server))
+        instance.look_after(cut_stalled_connections(server))
         try:
             with DrainOnSignal(server, instance.drain):
                 await instance.start()

@@ -55,6 +55,8 @@ class GuardedHttp(HttpToolsProtocol):
         """Whether no request is being answered."""
         return self.cycle is None or self.cycle.response_complete
 
-    def awaits_head(self) -> bool:
+    def stalled_at(self) -> int | None:
+        """So many bytes of answers have not been read, or a head has not come (0); None if neither is waited for."""
         # uvicorn has a timer of its own while nothing has come after an answer.
-        return self.is_idle() and self.timeout_keep_alive_task is None
+        awaits_head = self.is_idle() and self.timeout_keep_alive_task is None
+        return self.transport.get_write_buffer_size() or (0 if awaits_head else None)

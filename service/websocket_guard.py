@@ -46,9 +46,12 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
             # uvicorn would raise over a handshake that its parser has refused, and not stop at all.
             self.transport.abort()
 
-    def awaits_head(self) -> bool:
+    def stalled_at(self) -> int | None:
+        """As GuardedHttp has it: of the bytes that a close waits for, or of the handshake."""
+        if self.transport.is_closing():
+            return self.transport.get_write_buffer_size()
         # uvicorn never answers a handshake that its parser has refused.
-        return not self.handshake_initiated
+        return None if self.handshake_initiated else 0
 
     def data_received(self, data: bytes) -> None:
         is_timer_set = bool(self.held)
