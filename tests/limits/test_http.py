@@ -105,6 +105,18 @@ def test_a_content_length_without_sense_is_refused(gateway: Gateway, length: byt
     assert gateway.http.get("/api/health").status_code == 200
 
 
+async def test_the_limits_do_not_depend_on_the_protocols_that_uvicorn_is_told_to_use(
+    world: World, new_gateway: NewGateway
+) -> None:
+    """Neither parser of `--http h11 --ws none` comes into play."""
+    gateway = new_gateway(world, arguments=("--http", "h11", "--ws", "none"))
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as client:
+        client.sendall(b"GET /api/health HTTP/1.1\r\nhost: a\r\n" + b"x: y\r\n" * 2800)
+        assert b"headers are too large" in client.recv(65536)
+    async with visit(gateway) as visitor:
+        assert (await visitor.ask(unique("질문")))["sender"] == "bot"
+
+
 CHUNKED = b"POST %b HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
 LOGIN = CHUNKED % b"/api/login" + b"2\r\n{}\r\n"
 UNWANTED = {
