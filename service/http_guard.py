@@ -25,13 +25,10 @@ class GuardedHttp(HttpToolsProtocol):
         self.is_in_head, self.unused_bytes = True, 0
         super().on_message_begin()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        if self.is_in_head:  # uvicorn would add trailers to the headers of a request that is being handled
-            super().on_header(name, value)
-
     def on_headers_complete(self) -> None:
         self.is_in_head, self.unused_bytes = False, 0
         super().on_headers_complete()
+        self.headers = self.headers.copy()  # trailers are added to these, and not to what the handler sees
 
     def on_body(self, body: bytes) -> None:
         if not self.is_idle():
