@@ -20,7 +20,7 @@ from handlers.requests import EXCEPTION_HANDLERS
 from service.checks import check_all
 from service.edge import Edge
 from service.instance import Instance
-from service.serving import DrainOnSignal, Supervisor, configure, cut_silent_connections, running_server
+from service.serving import DrainOnSignal, Supervisor, configure, cut_stalled_connections, running_server
 from settings import InvalidSettings, Settings, read_settings
 
 KEEP_ALIVE_SECONDS = (
@@ -60,7 +60,7 @@ def create_app(settings: Settings) -> Edge:
 
         with DrainOnSignal(server, drain):
             async with Instance.run(settings) as instance:
-                instance.look_after(cut_silent_connections(server))
+                instance.look_after(cut_stalled_connections(server))
                 yield {"instance": instance}
 
     cors = Middleware(

@@ -1,6 +1,10 @@
 """How much may come within a time."""
 
+from __future__ import annotations
+
 import math
+
+MINUTE = 60.0  # seconds
 
 
 class Window:

@@ -1,5 +1,7 @@
 """What the gateway changes about uvicorn, however it was started: its limits, how it stops, its `server` header."""
 
+from __future__ import annotations
+
 import asyncio
 import multiprocessing
 import os
@@ -21,7 +23,7 @@ from service.websocket_guard import GuardedWebSocket
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # How long uvicorn may wait for requests and sockets that are left when the gateway has drained.
 GRACE_SECONDS = 5
-HEAD_SECONDS = 20.0
+STALL_SECONDS = 20.0
 LOOK_SECONDS = 5.0
 JOIN_SECONDS = 0.1
 
@@ -106,17 +108,17 @@ class DrainOnSignal:
             server.should_exit = True
 
 
-async def cut_silent_connections(server: uvicorn.Server | None) -> None:
-    """Cuts connections on which the head of a request does not arrive. uvicorn would wait for ever."""
-    silent_since: dict[GuardedHttp | GuardedWebSocket, float] = {}
+async def cut_stalled_connections(server: uvicorn.Server | None) -> None:
+    """Cuts connections whose client does not send a head, or does not read an answer. uvicorn would wait for ever."""
+    stalled: dict[GuardedHttp | GuardedWebSocket, tuple[int, float]] = {}
     while server is not None:
         await asyncio.sleep(LOOK_SECONDS)
         now = time.monotonic()
-        silent_since = {
-            protocol: silent_since.get(protocol, now)
-            for protocol in server.server_state.connections
-            if isinstance(protocol, GuardedHttp | GuardedWebSocket) and protocol.awaits_head()
-        }
-        for protocol, since in silent_since.items():
-            if now - since > HEAD_SECONDS:
+        before, stalled = stalled, {}
+        for protocol in server.server_state.connections:
+            if isinstance(protocol, GuardedHttp | GuardedWebSocket) and (place := protocol.stalled_at()) is not None:
+                last_place, since = before.get(protocol, (place, now))
+                stalled[protocol] = place, since if place == last_place else now
+        for protocol, (_, since) in stalled.items():
+            if now - since > STALL_SECONDS:
                 protocol.transport.abort()

@@ -96,13 +96,56 @@ def test_a_head_is_at_most_16_kib(default_gateway: Gateway) -> None:
         assert client.recv(65536).startswith(b"HTTP/1.1 400 ")
 
 
-@pytest.mark.parametrize("length", [b"-1", b"abc", b"99999999999999999999999999", b"1, 2"])
+@pytest.mark.parametrize("length", [b"-1", b"abc", b"99999999999999999999999999", b"1, 2", b"0" * 5000 + b"2"])
 def test_a_content_length_without_sense_is_refused(gateway: Gateway, length: bytes) -> None:
     """With some 4xx, and the gateway lives."""
     with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as client:
         client.sendall(b"POST /api/login HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: " + length + b"\r\n\r\n{}")
         assert client.recv(65536).startswith(b"HTTP/1.1 4")
     assert gateway.http.get("/api/health").status_code == 200
+
+
+async def test_the_limits_do_not_depend_on_the_protocols_that_uvicorn_is_told_to_use(
+    world: World, new_gateway: NewGateway
+) -> None:
+    """Neither parser of `--http h11 --ws none` comes into play."""
+    gateway = new_gateway(world, arguments=("--http", "h11", "--ws", "none"))
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as client:
+        client.sendall(b"GET /api/health HTTP/1.1\r\nhost: a\r\n" + b"x: y\r\n" * 2800)
+        assert b"headers are too large" in client.recv(65536)
+    async with visit(gateway) as visitor:
+        assert (await visitor.ask(unique("질문")))["sender"] == "bot"
+
+
+CHUNKED = b"POST %b HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n"
+LOGIN = CHUNKED % b"/api/login" + b"2\r\n{}\r\n"
+UNWANTED = {
+    "trailers": (LOGIN + b"0\r\n", b"x: y\r\n" * 10_000),
+    "a trailer": (LOGIN + b"0\r\nx: ", b"y" * 65536),
+    "a chunk's extension": (LOGIN + b"2;", b"y" * 65536),
+    "a body": (b"POST /api/health HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999999\r\n\r\n", b"y" * 65536),
+    "chunks": (CHUNKED % b"/api/health", b"10000\r\n" + b"y" * 65536 + b"\r\n"),
+    "blank lines": (b"GET /api/health HTTP/1.1\r\nhost: a\r\n\r\n", b"\r\n" * 32768),
+}
+
+
+@pytest.mark.parametrize("name", UNWANTED)
+def test_what_nobody_takes_costs_its_sender_the_connection(default_gateway: Gateway, name: str) -> None:
+    """Trailers and the like without end, or a body that the path does not read: some KiB, and no more."""
+    first, again = UNWANTED[name]
+    with socket.create_connection(("127.0.0.1", default_gateway.port), timeout=5) as client:
+        client.sendall(first)
+        with pytest.raises(ConnectionError):
+            for _ in range(500):
+                client.sendall(again)
+    assert default_gateway.http.get("/api/health").status_code == 200
+
+
+def test_a_body_that_its_path_does_not_read_does_no_harm(default_gateway: Gateway) -> None:
+    """Of up to 64 KiB: the answer arrives, and the connection can be used again."""
+    for _ in range(3):
+        assert default_gateway.http.post("/api/health", content=b"x" * 65536).status_code == 405
+    assert default_gateway.http.get("/api/health").status_code == 200
 
 
 async def refused(gateway: Gateway) -> int:

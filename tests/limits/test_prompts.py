@@ -1,6 +1,7 @@
 """Limits of frames and prompts, each at its edge and one beyond. What is refused costs neither database nor LLM."""
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -225,4 +226,16 @@ async def test_invalid_frames_do_not_use_up_prompts(uvicorn: Gateway, frame: Any
         for _ in range(2 * PER_MINUTE):
             await visitor.send(frame)
             assert "error" in await visitor.receive()
+        await goes_on(visitor)
+
+
+async def test_large_frames_are_taken_slowly_and_cost_nobody_the_connection(default_gateway: Gateway) -> None:
+    """Ten of 64 KB a second, however many are sent at once: an ordinary visitor never notices."""
+    async with visit(default_gateway) as visitor:
+        at = time.monotonic()
+        for _ in range(20):
+            await visitor.send("x" * 65536)
+        for _ in range(20):
+            assert await visitor.receive() == {"error": "Invalid JSON format"}
+        assert time.monotonic() - at > 1.5
         await goes_on(visitor)

@@ -280,6 +280,7 @@ def frame_bytes(draw: st.DrawFn) -> bytes:
 @cases(40, 2000)
 @given(data=frame_bytes() | st.binary(min_size=1, max_size=200))
 @example(data=b"\x81\x82\0\0\0\0\xff\xfe")
+@example(data=b"\x81\x82\0\0\0\0\xff\xfe" + b"\x88\x80\0\0\0\0")  # and a close in the same segment
 def test_bytes_that_are_no_frames_end_their_own_connection_and_no_other(target: Target, data: bytes) -> None:
     target.tried["frame bytes"] += 1
     with RawSocket(target.gateway) as stranger:
