@@ -13,6 +13,7 @@ COPY *.py docker-scripts/healthcheck.py ./
 COPY data/personas.json data/
 COPY handlers handlers/
 COPY sql sql/
+COPY upstream upstream/
 COPY web web/
 # Bytecode is made here, since the running gateway writes nowhere; and the checkout may have had a strict umask.
 RUN python -m compileall -q /app && chmod -R u=rwX,go=rX /app

@@ -23,7 +23,8 @@ from sessions import Sessions, channel_of
 from settings import Settings
 from tasks import TaskOwner
 from turns import Turns
-from upstream import Upstream
+from upstream.llm import LlmServer
+from upstream.mcp import McpServer
 
 logger = logging.getLogger("gateway.instance")
 
@@ -52,10 +53,11 @@ class Instance:
         self.card_qna_db = Database(
             "card_qna_db", settings.faq_database_url, size=settings.faq_db_pool_size, timeout=timeout, prepared=prepared
         )
-        self.upstream = Upstream(settings)
+        self.llm = LlmServer(settings)
+        self.mcp = McpServer(settings)
         self.qna = Qna(self.card_qna_db, settings.max_qna_rows)
         self.sessions = Sessions(settings, self.chatdb)
-        self.turns = Turns(settings, self.chatdb, self.sessions, self.qna, self.upstream)
+        self.turns = Turns(settings, self.chatdb, self.sessions, self.qna, self.llm, self.mcp)
         self.sessions.watcher = self.turns
         self.personas = SharedRead(self._read_personas, LIST_MAX_AGE)
         self.listener: Listener | None = None
@@ -82,7 +84,7 @@ class Instance:
             "schema": "is older than this program" if is_older else None,
             "card_qna_db": None if is_there else "does not answer",
             "listen": None if self.listener and self.listener.is_listening else "the LISTEN connection is lost",
-            "llm_server": self.upstream.llm_failure,
+            "llm_server": self.llm.failure,
         }
 
     async def start(self) -> None:
@@ -202,8 +204,7 @@ class Instance:
                 await self.qna.flush_views()
         except (DatabaseError, TimeoutError):
             logger.warning("could not say goodbye; the others will notice")
-        await self.upstream.close()
-        await asyncio.gather(self.chatdb.close(), self.card_qna_db.close())
+        await asyncio.gather(self.llm.close(), self.mcp.close(), self.chatdb.close(), self.card_qna_db.close())
         metrics.forget_process()
         logger.info("stopped")
 

@@ -11,7 +11,7 @@ import orjson
 
 from database import Database, SharedRead
 from errors import DatabaseError
-from upstream import Answer
+from upstream.replies import Answer
 
 logger = logging.getLogger("gateway.qna")
 

@@ -20,7 +20,7 @@ from logs import fields, session_hash
 from payloads import new_uuid, read_uuid
 from settings import Settings
 from tasks import TaskOwner
-from upstream import LISTS, Answer
+from upstream.replies import LISTS, Answer
 
 logger = logging.getLogger("gateway.sessions")
 

@@ -21,7 +21,9 @@ from qna import Known, Qna
 from sessions import Session, Sessions, answer_frame, stored_answer
 from settings import Settings
 from tasks import TaskOwner
-from upstream import Answer, Upstream
+from upstream.llm import LlmServer
+from upstream.mcp import McpServer
+from upstream.replies import Answer
 
 logger = logging.getLogger("gateway.turns")
 
@@ -83,14 +85,17 @@ class Turns:
     that has a turn lives, no other asks the LLM server for it.
     """
 
-    def __init__(self, settings: Settings, chatdb: Database, sessions: Sessions, qna: Qna, upstream: Upstream) -> None:
+    def __init__(
+        self, settings: Settings, chatdb: Database, sessions: Sessions, qna: Qna, llm: LlmServer, mcp: McpServer
+    ) -> None:
         self.instance_id = 0
         self._max_in_hand = settings.max_pending_prompts + 1
         self._max_unstored = settings.max_unstored_answers
         self._chatdb = chatdb
         self._sessions = sessions
         self._qna = qna
-        self._upstream = upstream
+        self._llm = llm
+        self._mcp = mcp
         self._prompts = SharedStatement(chatdb, "store_prompts")
         self._answers = SharedStatement(chatdb, "store_answers")
         self._ties = SharedStatement(chatdb, "tie_personas")
@@ -213,7 +218,7 @@ class Turns:
             known.count_view()
         else:
             outcome = "llm"
-            answer = await self._upstream.dispatch(turn.text, turn.session_id, str(turn.message_id))
+            answer = await self._llm.dispatch(turn.text, turn.session_id, str(turn.message_id))
             turn.mark("upstream")
         OUTCOMES[outcome].inc()  # now: to store the answer may take as long as the database is away
         await self._store_and_send(turn, answer)
@@ -281,7 +286,7 @@ class Turns:
             if not tie["is_persona"]:
                 raise errors.NotFound(errors.NO_PERSONA)
             logger.info("login", extra=fields(session=session_hash(session_id), request_id=request_id))
-            answer = await self._upstream.recommend(session_id, persona_id, request_id)
+            answer = await self._mcp.recommend(session_id, persona_id, request_id)
             await self._push(session_id, tie["prompt_id"], answer)
 
     async def get_persona_id(self, session_id: UUID) -> int | None:

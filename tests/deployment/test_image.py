@@ -180,7 +180,7 @@ def test_the_build_does_not_see(path: str) -> None:
 def test_the_image_has_what_the_gateway_needs_and_no_more(image: Image) -> None:
     app = image.path("/app")
     modules = {path.name for path in ROOT.glob("*.py")}
-    expected = modules | {"healthcheck.py", "data", "handlers", "sql", "web", "__pycache__"}
+    expected = modules | {"healthcheck.py", "data", "handlers", "sql", "upstream", "web", "__pycache__"}
     assert {path.name for path in app.iterdir()} == expected
     assert {"gateway.py", "settings.py", "seed_personas.py"} <= modules
     assert [path.name for path in (app / "data").iterdir()] == ["personas.json"]
