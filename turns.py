@@ -21,6 +21,7 @@ from qna import Known, Qna
 from sessions import Session, Sessions, answer_frame, stored_answer
 from settings import Settings
 from tasks import TaskOwner
+from upstream.call import Call
 from upstream.llm import LlmServer
 from upstream.mcp import McpServer
 from upstream.replies import Answer
@@ -62,6 +63,16 @@ class Turn:
         PARTS[part].observe(now - self._marked_at)
         self.milliseconds[part] = int((now - self._marked_at) * 100_000) / 100
         self._marked_at = now
+
+
+class Unseen:
+    """Takes what comes before an answer and shows it to nobody."""
+
+    def delta(self, text: str) -> None:
+        pass
+
+    def tool(self, name: str) -> None:
+        pass
 
 
 class Lane:
@@ -218,7 +229,7 @@ class Turns:
             known.count_view()
         else:
             outcome = "llm"
-            answer = await self._llm.dispatch(turn.text, turn.session_id, str(turn.message_id))
+            answer = await self._llm.dispatch(turn.text, turn.session_id, str(turn.message_id), Call(), Unseen())
             turn.mark("upstream")
         OUTCOMES[outcome].inc()  # now: to store the answer may take as long as the database is away
         await self._store_and_send(turn, answer)
