@@ -25,7 +25,7 @@ pytestmark = pytest.mark.anyio
 TIMED_OUT = "LLM 서버 통신 오류: 응답 시간이 초과되었습니다."
 MALFORMED = "LLM 서버 통신 오류: 응답 형식이 올바르지 않습니다."
 
-STOP_SECONDS = 0.2
+STOP_SECONDS = 0.5  # it takes some milliseconds
 MAX_BYTES = 2000
 LAST = event({"answer": "대답", "tool_response": None})
 
@@ -403,11 +403,15 @@ async def test_a_stop_by_who_is_shown_the_text_ends_the_call(server: LlmServer, 
         await asked.answer()
 
 
-async def test_the_end_of_the_process_is_no_stop(server: LlmServer, llm: LlmStub) -> None:
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_the_end_of_the_process_is_no_stop(server: LlmServer, llm: LlmStub, is_first: bool) -> None:
     asked = Asked(server, llm, Stream([delta("조각")], then="hang"))
     received = await asked.received()
-    asked.task.cancel()
+    if is_first:
+        asked.task.cancel()
     asked.call.stop()
+    if not is_first:
+        asked.task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asked.task
     await become(lambda: received.abandoned)
