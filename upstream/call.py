@@ -23,7 +23,7 @@ class Sink(Protocol):
 class Call:
     """One call, once: `with call.within(seconds)`. It may be stopped from anywhere, also before it has begun.
 
-    As with asyncio.timeout, at a third of its cost, the task is cancelled only while it is in the block, and what comes
+    As with asyncio.timeout, at half its cost, the task is cancelled only while it is in the block, and what comes
     out of that is no cancellation.
     """
 
