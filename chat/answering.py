@@ -6,6 +6,7 @@ from chat.answers import Answers
 from chat.qna import Qna
 from chat.turn import OUTCOMES, Turn
 from common.errors import LLM_TIMEOUT
+from upstream.call import Call
 from upstream.llm import LlmServer
 from upstream.replies import Answer
 
@@ -28,8 +29,14 @@ class Answering:
             known.count_view()
         else:
             outcome = "llm"
-            answer = await self.llm_server.dispatch(turn.text, turn.session_id, str(turn.message_id))
+            answer = await self.llm_server.dispatch(turn.text, turn.session_id, str(turn.message_id), Call(), _Unseen())
             turn.mark("upstream")
         OUTCOMES[outcome].inc()  # now: to store the answer may take as long as the database is away
         await self.answers.store(turn, answer)
         turn.log(outcome)
+
+
+class _Unseen:
+    def delta(self, text: str) -> None: ...
+
+    def tool(self, name: str) -> None: ...

@@ -111,6 +111,22 @@ async def test_the_session_stays_alive_while_the_mcp_server_works(
     assert (await visitor.receive())["message"] == "늦은 추천"
 
 
+async def test_a_slow_mcp_server_takes_no_connection_from_the_llm_server(
+    new_world: NewWorld, new_gateway: NewGateway, mcp: McpStub
+) -> None:
+    world = new_world()
+    gateway = new_gateway(world, MAX_UPSTREAM_CONNECTIONS="1")
+    (persona_id,) = add_personas(world.chatdb, unique("느린 사람"))
+    async with visit(gateway) as visitor:
+        held = Held(recommendation("늦은 추천"))
+        mcp.on_session(visitor.session_id, held)
+        logging_in = asyncio.create_task(login(visitor, persona_id))
+        await mcp.called(session_id=visitor.session_id)
+        await visitor.goes_on()
+        held.release()
+        assert (await logging_in).status_code == 200
+
+
 async def test_the_push_carries_the_id_of_the_prompt_that_required_the_login(
     visitor: Visitor, default_world: World, persona_id: int
 ) -> None:

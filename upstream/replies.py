@@ -21,9 +21,8 @@ class ReplyUnusable(Exception):
     """The reply is no JSON object, too large, or has no usable message."""
 
 
-def read_reply(body: bytes) -> Answer:
+def read_reply(reply: dict[str, Any]) -> Answer:
     """Translates a reply of the LLM server. Raises ReplyUnusable."""
-    reply = _read_object(body)
     tool = reply.get("tool_response")
     if not tool:
         return Answer(_message(reply))
@@ -45,16 +44,16 @@ def read_reply(body: bytes) -> Answer:
     return Answer(_message(message), _clean(tool_name) if isinstance(tool_name, str) else None, _clean(payload))
 
 
-def read_recommendation(body: bytes) -> Answer:
+def read_recommendation(reply: dict[str, Any]) -> Answer:
     """Translates a reply of the MCP server. Raises ReplyUnusable."""
-    reply = _read_object(body)
     cards = reply.get("card_list")
     if not isinstance(cards, list) or not isinstance(reply.get("login_required", False), bool):
         raise ReplyUnusable("card_list is no list, or login_required no boolean")
     return Answer(_message(reply), "consumption_recommend", _clean({"login_required": False, "card_list": cards}))
 
 
-def _read_object(body: bytes) -> dict[str, Any]:
+def read_object(body: bytes) -> dict[str, Any]:
+    """Raises ReplyUnusable."""
     try:
         reply = orjson.loads(body)
     except orjson.JSONDecodeError:

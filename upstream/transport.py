@@ -1,6 +1,6 @@
 """HTTP as both servers are spoken to: httpx's requests and replies over aiohttp's connections."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import aiohttp
 import httpx
@@ -10,7 +10,7 @@ IDLE_SECONDS = 4.0
 FAILURES = (aiohttp.ClientError, OSError, ValueError)
 
 
-class Body(httpx.AsyncByteStream):
+class Body(httpx.AsyncByteStream, AsyncIterator[bytes]):
     """A reply's body as it arrives. To close it half-read closes its connection, which tells the server to stop."""
 
     __slots__ = ("_response",)
@@ -18,12 +18,16 @@ class Body(httpx.AsyncByteStream):
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self._response = response
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
         """Raises httpx's TimeoutException and NetworkError."""
         content = self._response.content
+        if content.at_eof():
+            raise StopAsyncIteration
         try:
-            while not content.at_eof():
-                yield await content.readany()
+            return await content.readany()
         except FAILURES as error:
             raise _translated(error) from error
 
@@ -54,9 +58,10 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             )
         except FAILURES as error:
             raise _translated(error) from error
-        # Of a compressed body aiohttp gives the content.
-        kept = [(name, value) for name, value in response.raw_headers if name.lower() != b"content-encoding"]
-        return httpx.Response(response.status, headers=kept, stream=Body(response))
+        head: Sequence[tuple[bytes, bytes]] = response.raw_headers
+        if "content-encoding" in response.headers:  # the body comes unpacked
+            head = [(name, value) for name, value in head if name.lower() != b"content-encoding"]
+        return httpx.Response(response.status, headers=head, stream=Body(response))
 
     async def aclose(self) -> None:
         await self._client.close()

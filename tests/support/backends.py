@@ -6,9 +6,10 @@ Waiting for calls and releasing held ones works by events, from any thread.
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, MutableMapping
+import time
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import httpx
 import uvicorn
@@ -35,7 +36,8 @@ class Call:
     headers: dict[str, str]
     body: bytes
     done: bool = False  # the reply was sent, or the caller went away
-    abandoned: bool = False  # the caller went away before the reply
+    abandoned: bool = False  # the caller went away before the reply, or in the middle of it
+    abandoned_at: float = 0.0  # by time.monotonic(), where a `Stream` was abandoned
 
     @property
     def json(self) -> dict[str, Any]:
@@ -165,6 +167,53 @@ class Drop:
             transport.abort()
         else:
             transport.close()
+
+
+@dataclass
+class Stream:
+    """Reply with a body in pieces: bytes are sent by themselves, a number is a pause in seconds.
+
+    `then` is what comes after the last piece: the `end` of the body, the connection is closed without one (`break`) or
+    reset, or nothing more until the caller has gone (`hang`).
+    """
+
+    pieces: Sequence[bytes | float]
+    then: Literal["end", "break", "reset", "hang"] = "end"
+    content_type: str = "text/event-stream"
+    status: int = 200
+
+    async def serve(self, call: Call, receive: Receive, send: Send) -> None:
+        """Send the pieces until the caller goes."""
+        gone = asyncio.create_task(_caller_gone(receive))
+        gone.add_done_callback(lambda _: setattr(call, "abandoned_at", time.monotonic()))
+        headers = [(b"content-type", self.content_type.encode())]
+        await send({"type": "http.response.start", "status": self.status, "headers": headers})
+        for piece in self.pieces:
+            if isinstance(piece, bytes):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await asyncio.wait([gone], timeout=0 if isinstance(piece, bytes) else piece)
+            if gone.done():
+                break
+        if self.then == "hang":
+            await gone
+        call.abandoned = gone.done()
+        await self._end(send)
+
+    async def _end(self, send: Send) -> None:
+        if self.then == "end":
+            await send({"type": "http.response.body", "body": b""})
+            return
+        transport = send.__self__.transport  # type: ignore[attr-defined]  # of uvicorn's request cycle
+        if self.then == "reset":
+            reset_on_close(transport)
+            transport.abort()
+        else:
+            transport.close()
+
+
+def event(value: Any) -> bytes:
+    """A JSON value as a server-sent event."""
+    return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"
 
 
 @dataclass
