@@ -42,15 +42,16 @@ class Turn:
 
 
 class Elsewhere:
-    """The turns of a resumed session that other instances answer: what stands behind it in line waits for them.
+    """Turns that other instances had in hand when a session was resumed: what stands behind it in line waits for them.
 
     Those of them that this instance takes over are `taken`, and come next.
     """
 
-    __slots__ = ("has_news", "is_over", "session_id", "taken")
+    __slots__ = ("has_news", "is_over", "message_ids", "session_id", "taken")
 
-    def __init__(self, session_id: UUID) -> None:
+    def __init__(self, session_id: UUID, message_ids: set[UUID]) -> None:
         self.session_id = session_id
+        self.message_ids = message_ids
         self.is_over = False  # nobody waits for them any more
         self.has_news = asyncio.Event()
         self.taken: list[Turn] = []

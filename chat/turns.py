@@ -32,7 +32,7 @@ class Lane:
     def __init__(self) -> None:
         self.line: deque[Turn | Elsewhere] = deque()
         self.in_hand = 0
-        self.elsewhere: Elsewhere | None = None
+        self.elsewhere: list[Elsewhere] = []
         self.is_worked_on = False
 
 
@@ -66,7 +66,7 @@ class Turns:
     def count(self, session_id: UUID) -> int:
         """How much of a session is in hand; turns elsewhere count as one."""
         lane = self._lanes.get(session_id)
-        return lane.in_hand + (lane.elsewhere is not None) if lane else 0
+        return lane.in_hand + len(lane.elsewhere) if lane else 0
 
     def add(self, turn: Turn) -> None:
         """Takes a turn in hand, which gets its place in line when its prompt is stored."""
@@ -90,7 +90,7 @@ class Turns:
         self._forget(turn.session_id, lane)
 
     def _forget(self, session_id: UUID, lane: Lane) -> None:
-        if not lane.in_hand and lane.elsewhere is None:
+        if not lane.in_hand and not lane.elsewhere:
             del self._lanes[session_id]
 
     async def _work(self, session_id: UUID, lane: Lane) -> None:
@@ -99,7 +99,7 @@ class Turns:
             if isinstance(turn, Elsewhere):
                 await self._wait_for(turn)
                 lane.line.extendleft(reversed(turn.taken))
-                lane.elsewhere = None
+                lane.elsewhere.remove(turn)
                 self._forget(session_id, lane)
                 continue
             try:
@@ -110,19 +110,23 @@ class Turns:
                 self.remove(turn)
         lane.is_worked_on = False
 
-    def follow(self, session_id: UUID) -> None:
-        """A session was resumed here: its next prompts wait for the answers that other instances are making."""
-        lane = self._lanes.setdefault(session_id, Lane())
-        if lane.elsewhere is None:
-            lane.elsewhere = Elsewhere(session_id)
-            self.line_up(lane.elsewhere)
+    async def follow(self, session_id: UUID) -> None:
+        """A session was resumed here: its next prompts wait for answers of other instances. Raises DatabaseError."""
+        if message_ids := await self._list_elsewhere(session_id):
+            elsewhere = Elsewhere(session_id, message_ids)
+            self._lanes.setdefault(session_id, Lane()).elsewhere.append(elsewhere)
+            self.line_up(elsewhere)
+
+    async def _list_elsewhere(self, session_id: UUID) -> set[UUID]:
+        rows = await self._chatdb.fetch("list_open_turns", session_id, self._instance_id)
+        return {row["prompt_id"] for row in rows}
 
     def unfollow(self, session_id: UUID) -> None:
         """A session's visitor has left: nobody waits, unless prompts of theirs stand in line."""
         lane = self._lanes.get(session_id)
-        if lane and lane.elsewhere and not lane.in_hand:
-            lane.elsewhere.is_over = True
-            lane.elsewhere.has_news.set()
+        for elsewhere in lane.elsewhere if lane and not lane.in_hand else ():
+            elsewhere.is_over = True
+            elsewhere.has_news.set()
 
     async def _wait_for(self, elsewhere: Elsewhere) -> None:
         """Until the answers are stored and on their way to the visitor, or nobody waits for them any more."""
@@ -130,7 +134,8 @@ class Turns:
             elsewhere.has_news.clear()
             self._delivery.watch(elsewhere.session_id, elsewhere.has_news)
             with suppress(DatabaseError):
-                if not await self._chatdb.fetch("list_open_turns", elsewhere.session_id, self._instance_id):
+                elsewhere.message_ids &= await self._list_elsewhere(elsewhere.session_id)
+                if not elsewhere.message_ids:
                     self._delivery.look_at(elsewhere.session_id)  # in case the notice of an answer was lost
                     return
             with suppress(TimeoutError):
@@ -144,12 +149,13 @@ class Turns:
                 continue
             turn = Turn(row["session_id"], row["id"], row["content"], row["is_too_old"])
             self.add(turn)
-            elsewhere = self._lanes[turn.session_id].elsewhere
-            if elsewhere is None:
-                self.line_up(turn)
+            for elsewhere in self._lanes[turn.session_id].elsewhere:
+                if turn.message_id in elsewhere.message_ids:
+                    elsewhere.taken.append(turn)
+                    elsewhere.has_news.set()
+                    break
             else:
-                elsewhere.taken.append(turn)
-                elsewhere.has_news.set()
+                self.line_up(turn)
         metrics.turns_taken_over.inc(len(prompts))
         if prompts:
             log.warning("turns taken over", turns=len(prompts))

@@ -39,7 +39,7 @@ async def chat(websocket: WebSocket) -> None:
         await websocket.accept()
         session = await sessions.open(websocket, query.get("session_id"), _read_time(query.get("since", "")))
         if session.connection_no:  # it was resumed
-            turns.follow(session.id)
+            await turns.follow(session.id)
         await _converse(websocket, instance, session)
     except errors.DatabaseError:
         _note_refusal("database")
