@@ -6,20 +6,13 @@ import pytest
 
 from tests.support.backends import LlmStub, McpStub
 from tests.support.card_qna import build_card_qna
+from tests.support.cluster import Cluster
 from tests.support.gateway import Gateway, live_gateways
 from tests.support.postgres import Database, PostgresServer
 from tests.support.processes import dismiss_guardian
 from tests.support.world import GatewayFactory, NewGateway, NewWorld, World, add_personas
 
-TEST_SECONDS = 60
 _OUTPUT_SHOWN = 6000  # characters of a gateway's output in the report of a failed test
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that hangs fails."""
-    for item in items:
-        if item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(TEST_SECONDS))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -106,6 +99,20 @@ def default_gateway(default_world: World) -> Iterator[Gateway]:
         gateway.stop()
         for word in ("Traceback", "never retrieved", "never awaited", "Warning:"):
             assert word not in gateway.output()
+
+
+@pytest.fixture(scope="session")
+def three(new_world: NewWorld) -> Iterator[Cluster]:
+    """Three instances for all tests that leave them as they found them: bring your own sessions, end no instance."""
+    with Cluster(new_world()) as cluster:
+        add_personas(cluster.world.chatdb, "김하늘", "이바다", "박별")
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def personas(three: Cluster) -> list[int]:
+    """The ids of the personas that `three` have."""
+    return [row["id"] for row in three.world.chatdb.fetch('SELECT id FROM "Persona" ORDER BY id')]
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import ChatPage, OpenChat
+from tests.page.conftest import ChatPage, OpenChat
 from tests.support.backends import Held, answer, login_required_answer, tool_answer
 from tests.support.world import World, unique
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from playwright.sync_api import expect
 
-from tests.browser.conftest import PERSONAS, ChatPage, OpenChat
+from tests.page.conftest import PERSONAS, ChatPage, OpenChat
 from tests.support.backends import CallBack, Held, Json, answer, login_required_answer, recommendation, tool_answer
 from tests.support.card_qna import FAQS, TERMS
 from tests.support.waiting import eventually

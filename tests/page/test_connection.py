@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.conftest import ChatPage, OpenChat
+from tests.page.conftest import ChatPage, OpenChat
 from tests.support.backends import Held, answer
 from tests.support.gateway import Gateway, Start
 from tests.support.waiting import eventually
