@@ -74,7 +74,7 @@ async def test_each_hit_counts_exactly_one_view(counting_gateway: Gateway, count
                 await visitor.ask(text)
         await visitor.ask(unique("연회비는 언제 청구되나요?"))
     expected = before | {text: before[text] + times for text, times in hits.items()}
-    await become(lambda: views(counting_world) == expected, 30, f"{expected}, from {before}")
+    await become(lambda: views(counting_world) == expected, what=f"{expected}, from {before}")
 
 
 @pytest.mark.parametrize("ids", ["string", "padded"])
@@ -91,7 +91,7 @@ async def test_views_of_string_ids_are_counted_too(
         await visitor.ask("할부")
         await visitor.ask("할부")
     expected = before | {"해외에서 쓸 수 있나요?": 1, "할부": 2}
-    await become(lambda: views(world) == expected, 30)
+    await become(lambda: views(world) == expected)
 
 
 @pytest.mark.parametrize("start", ["uvicorn", "python"])
@@ -114,8 +114,7 @@ async def test_no_view_is_lost_when_the_gateway_stops(new_world: NewWorld, new_g
     assert views(world) == before | {question: before[question] + 100}
 
 
-@pytest.mark.timeout(90)
-async def test_a_changed_answer_is_given_within_a_minute(new_world: NewWorld, new_gateway: NewGateway) -> None:
+async def test_a_changed_answer_is_given_soon(new_world: NewWorld, new_gateway: NewGateway) -> None:
     world = new_world()
     gateway = new_gateway(world, QNA_REFRESH_SECONDS="0.2")
     gateway.http.get("/api/qna/faq?top_k=100")
@@ -127,4 +126,4 @@ async def test_a_changed_answer_is_given_within_a_minute(new_world: NewWorld, ne
         async with visit(gateway) as visitor:
             return bool((await visitor.ask(question))["message"] == "이제 다릅니다.")
 
-    await become(answered, 60)
+    await become(answered)

@@ -32,7 +32,7 @@ async def told(visitor: Visitor, llm: LlmStub, reply: Reply) -> Frame:
     """The answer to a prompt for which the LLM server replies so; it is stored, and the session goes on."""
     text = unique("질문")
     llm.on(text, reply)
-    frame = await visitor.ask(text, seconds=20)
+    frame = await visitor.ask(text)
     assert frame["sender"] == "bot"
     assert frame["timestamp"]
     stored = visitor.history()[-1]
@@ -328,7 +328,7 @@ async def test_a_reply_that_takes_too_long_is_timed_out(impatient_gateway: Gatew
     async with visit(impatient_gateway) as visitor:
         text = unique("질문")
         llm.on(text, reply)
-        frame = await visitor.ask(text, seconds=8)
+        frame = await visitor.ask(text)
         assert set(frame) == PLAIN_ANSWER
         assert frame["message"] == TIMED_OUT
         assert visitor.history()[-1]["content"] == TIMED_OUT
@@ -349,7 +349,7 @@ async def test_a_refused_connection_is_unreachable(new_world: NewWorld, new_gate
 async def test_an_unknown_host_is_unreachable(new_world: NewWorld, new_gateway: NewGateway) -> None:
     gateway = new_gateway(new_world(), LLMSERVER_URL="http://no-such-host.invalid")
     async with visit(gateway) as visitor:
-        assert (await visitor.ask(unique("질문"), seconds=20))["message"] == UNREACHABLE
+        assert (await visitor.ask(unique("질문")))["message"] == UNREACHABLE
 
 
 async def test_an_llm_server_that_went_and_came_back_is_asked_again(

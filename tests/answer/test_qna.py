@@ -119,8 +119,7 @@ def world(new_world: NewWorld) -> World:
     return new_world()
 
 
-@pytest.mark.timeout(90)
-def test_a_change_in_the_database_shows_within_a_minute(world: World, new_gateway: NewGateway) -> None:
+def test_a_change_in_the_database_shows_soon(world: World, new_gateway: NewGateway) -> None:
     gateway = new_gateway(world, QNA_REFRESH_SECONDS="0.2")
     first = gateway.http.get("/api/qna/faq?top_k=1").json()[0]
     world.card_qna.execute(
@@ -128,8 +127,8 @@ def test_a_change_in_the_database_shows_within_a_minute(world: World, new_gatewa
         "INSERT INTO terms (term_id, term, definition, views) VALUES (900, '새 용어', '새 뜻', 100000);"
         "DELETE FROM terms WHERE term = '현금서비스'"
     )
-    eventually(lambda: gateway.http.get("/api/qna/faq?top_k=1").json() == [first | {"answer": "새 대답"}], 60)
+    eventually(lambda: gateway.http.get("/api/qna/faq?top_k=1").json() == [first | {"answer": "새 대답"}])
     newest = {"term_id": 900, "term": "새 용어", "definition": "새 뜻"}
-    eventually(lambda: gateway.http.get("/api/qna/terms?top_k=1").json() == [newest], 60)
+    eventually(lambda: gateway.http.get("/api/qna/terms?top_k=1").json() == [newest])
     terms = [row["term"] for row in gateway.http.get("/api/qna/terms?top_k=100").json()]
     assert "현금서비스" not in terms

@@ -48,7 +48,7 @@ async def test_a_prompt_that_cannot_be_stored_is_an_error_and_the_connection_goe
         text = unique("저장할 수 없는 질문")
         with without(world, "Chat"):
             message_id = await visitor.prompt(text)
-            assert await visitor.receive(20) == {
+            assert await visitor.receive() == {
                 "error": "Internal Server Error: DB operation failed",
                 "message_id": message_id,
             }
@@ -64,7 +64,7 @@ async def test_an_answer_that_cannot_be_stored_is_still_given(world: World, gate
         await world.llm.called(query=text)
         with without(world, "ChatbotResponse"):
             held.release()
-            frame = await visitor.receive(20)
+            frame = await visitor.receive()
             assert set(frame) == PLAIN_ANSWER
             assert (frame["message_id"], frame["message"]) == (message_id, "그래도 대답")
         await visitor.goes_on()
@@ -121,18 +121,18 @@ async def test_a_chatdb_that_is_away_is_a_500_within_the_time_limit_and_comes_ba
         frame = await visitor.ask(unique("질문"))
         getattr(chatdb_proxy, fault)()
         body = {"message_id": frame["message_id"], "is_helpful": True}
-        assert_sentence(gateway.http.get("/api/chat/personas", timeout=8), 500)
-        assert_sentence(gateway.http.get(f"/api/chat/history/{visitor.session_id}", timeout=8), 500)
-        assert_sentence(gateway.http.post("/api/chat/feedback", json=body, timeout=8), 500)
-        assert gateway.http.get("/api/health", timeout=2).status_code == 200
+        assert_sentence(gateway.http.get("/api/chat/personas"), 500)
+        assert_sentence(gateway.http.get(f"/api/chat/history/{visitor.session_id}"), 500)
+        assert_sentence(gateway.http.post("/api/chat/feedback", json=body), 500)
+        assert gateway.http.get("/api/health").status_code == 200
         message_id = await visitor.prompt(unique("질문"))
-        assert await visitor.receive(8) == {
+        assert await visitor.receive() == {
             "error": "Internal Server Error: DB operation failed",
             "message_id": message_id,
         }
         chatdb_proxy.mend()
-        await become(lambda: gateway.http.get("/api/chat/personas").status_code == 200, 20)
-        await become(lambda: gateway.http.post("/api/chat/feedback", json=body).status_code == 200, 20)
+        await become(lambda: gateway.http.get("/api/chat/personas").status_code == 200)
+        await become(lambda: gateway.http.post("/api/chat/feedback", json=body).status_code == 200)
     async with visit(gateway) as visitor:
         await visitor.goes_on()
 
@@ -157,7 +157,7 @@ async def test_without_a_database_no_session_is_begun_and_the_refusal_leaks_noth
         except (InvalidStatus, ConnectionClosed, KeyError):
             return False
 
-    await become(works, 20)
+    await become(works)
 
 
 async def test_a_failing_card_qna_db_stops_no_conversation(
@@ -171,13 +171,13 @@ async def test_a_failing_card_qna_db_stops_no_conversation(
     async with visit(gateway) as visitor:
         await visitor.goes_on()
         assert (await visitor.ask(known[0]["question"]))["message"]
-        response = gateway.http.get("/api/qna/faq", timeout=8)
+        response = gateway.http.get("/api/qna/faq")
         if response.status_code == 200:
             assert response.json() == known  # from memory
         else:
             assert_sentence(response, 500)
     chatdb_proxy.mend()
-    await become(lambda: gateway.http.get("/api/qna/terms").status_code == 200, 20)
+    await become(lambda: gateway.http.get("/api/qna/terms").status_code == 200)
 
 
 async def test_a_missing_faq_table_is_no_leak(new_world: NewWorld, new_gateway: NewGateway) -> None:

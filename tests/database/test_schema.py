@@ -117,4 +117,4 @@ async def test_card_qna_db_needs_no_more_than_reading_and_updating_views(
     async with visit(gateway) as visitor:
         assert (await visitor.ask(faq["question"]))["message"] == faq["answer"]
     query = "SELECT views FROM faqs WHERE faq_id = $1"
-    await become(lambda: world.card_qna.value(query, faq["faq_id"]) == faq["views"] + 1, 30)
+    await become(lambda: world.card_qna.value(query, faq["faq_id"]) == faq["views"] + 1)

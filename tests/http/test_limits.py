@@ -12,7 +12,7 @@ from websockets.exceptions import InvalidStatus
 from tests.support.chat import Visitor, new_id, visit
 from tests.support.gateway import Gateway
 from tests.support.http import assert_sentence
-from tests.support.waiting import become
+from tests.support.waiting import PATIENCE_SECONDS, become
 from tests.support.world import NewGateway, NewWorld, World, unique
 
 pytestmark = pytest.mark.anyio
@@ -69,7 +69,7 @@ async def test_a_body_without_a_length_is_counted_as_it_comes(gateway: Gateway, 
 @pytest.mark.parametrize("header", [b"content-length: 1000000000\r\n", b"transfer-encoding: chunked\r\n"])
 def test_a_body_beyond_the_limit_is_not_read_to_its_end(gateway: Gateway, header: bytes) -> None:
     """The answer comes before the body has, and then the connection is closed."""
-    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=PATIENCE_SECONDS) as client:
         client.sendall(b"POST /api/login HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\n" + header)
         client.sendall(b"\r\n")
         if header.startswith(b"transfer"):
@@ -91,7 +91,7 @@ def test_a_head_is_at_most_16_kib(default_gateway: Gateway) -> None:
     short, long = ({"x-padding": "x" * size} for size in (15_000, 17_000))
     assert default_gateway.http.get("/api/health", headers=short).status_code == 200
     assert default_gateway.http.get("/api/health", headers=long).status_code == 400
-    with socket.create_connection(("127.0.0.1", default_gateway.port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", default_gateway.port), timeout=PATIENCE_SECONDS) as client:
         client.sendall(b"GET /api/health HTTP/1.1\r\nhost: a\r\n" + b"x: y\r\n" * 2800)  # and no end
         assert client.recv(65536).startswith(b"HTTP/1.1 400 ")
 
@@ -99,7 +99,7 @@ def test_a_head_is_at_most_16_kib(default_gateway: Gateway) -> None:
 @pytest.mark.parametrize("length", [b"-1", b"abc", b"99999999999999999999999999", b"1, 2"])
 def test_a_content_length_without_sense_is_refused(gateway: Gateway, length: bytes) -> None:
     """With some 4xx, and the gateway lives."""
-    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as client:
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=PATIENCE_SECONDS) as client:
         client.sendall(b"POST /api/login HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: " + length + b"\r\n\r\n{}")
         assert client.recv(65536).startswith(b"HTTP/1.1 4")
     assert gateway.http.get("/api/health").status_code == 200

@@ -3,8 +3,8 @@
 import asyncio
 import json
 import signal
-import time
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -18,6 +18,7 @@ from tests.support.card_qna import FAQS
 from tests.support.chat import visit
 from tests.support.cluster import (
     Cluster,
+    SignsOfLife,
     Tally,
     instance_ids,
     locked,
@@ -30,7 +31,7 @@ from tests.support.cluster import (
 )
 from tests.support.gateway import Gateway
 from tests.support.raw import RawSocket
-from tests.support.waiting import become
+from tests.support.waiting import PATIENCE_SECONDS, become
 from tests.support.world import NewGateway, NewWorld, World, unique
 
 pytestmark = pytest.mark.anyio
@@ -49,8 +50,9 @@ UNFINISHED_HEADS = (
     _UPGRADE + _KEY + b"x: y\r\n" * 200 + b"\r\n",
     _UPGRADE + _KEY + b"Cookie: " + b"x" * 10_000 + b"\r\n\r\n",
 )
-QUICK_SECONDS = 2.0
-WORKERS_SECONDS = 4.0  # two processes, and the one that waits for them and looks twice a second
+# Far less than what an end could wait for in vain: 15 s for the rest of a head, 25 s for a turn in hand.
+SOON_SECONDS = 10.0
+AT_ONCE_SIGNS = 2  # of life, of the other instance: it takes turns up when it shows one
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,7 @@ def world(new_world: NewWorld) -> World:
     return new_world()
 
 
-async def ended(gateway: Gateway, seconds: float = 10.0) -> int:
+async def ended(gateway: Gateway, seconds: float = PATIENCE_SECONDS) -> int:
     return await asyncio.to_thread(gateway.wait, seconds)
 
 
@@ -75,6 +77,13 @@ async def not_ready(gateway: Gateway) -> bool:
     except httpx.TransportError:  # from a worker with nothing in hand, which has ended already
         return False
     return response.status_code == 503 and response.json()["status"] == "not ready"
+
+
+def has_taken_its_signals(gateway: Gateway) -> bool:
+    """None is pending, and it sleeps again: two that are sent at the same moment are one to the kernel."""
+    lines = Path(f"/proc/{gateway.process.pid}/status").read_text().splitlines()
+    status = dict(line.split(":\t", 1) for line in lines)
+    return int(status["ShdPnd"], 16) == 0 and status["State"].startswith("S")
 
 
 async def refusal(gateway: Gateway) -> Response:
@@ -126,7 +135,7 @@ async def test_a_turn_in_hand_is_finished_and_nothing_new_is_taken(
 
 
 @pytest.mark.parametrize(("way", "number"), [*zip(WAYS, [signal.SIGINT, signal.SIGTERM, signal.SIGTERM], strict=True)])
-async def test_with_nothing_in_hand_it_ends_within_two_seconds(
+async def test_with_nothing_in_hand_it_ends_without_waiting(
     world: World, new_gateway: NewGateway, way: str, number: signal.Signals
 ) -> None:
     """Held up neither by idle sessions, which are closed with 1012, nor by a client that does not even read that,
@@ -141,13 +150,11 @@ async def test_with_nothing_in_hand_it_ends_within_two_seconds(
             stack.enter_context(RawSocket(gateway)).socket.sendall(head)
         async with visit(gateway) as one, visit(gateway) as other:
             await one.ask(unique("질문"))
-            at = time.monotonic()
             gateway.process.send_signal(number)
             for visitor in (one, other):
                 frames, code, reason = await until_closed(visitor.socket)
                 assert (frames, code, bool(reason)) == ([], RESTART, True)
-            assert await ended(gateway) == 0
-            assert time.monotonic() - at < (WORKERS_SECONDS if "workers" in way else QUICK_SECONDS)
+            assert await ended(gateway, SOON_SECONDS) == 0
     assert instance_ids(world.chatdb) == []
 
 
@@ -187,9 +194,9 @@ async def test_what_takes_too_long_is_handed_over_at_once(new_world: NewWorld) -
             assert (await until_closed(visitor.socket))[1] == RESTART
         async with resume(other, visitor.session_id) as again:
             assert await ended(stopping) == 0
-            at = time.monotonic()
+            signs = SignsOfLife(world.chatdb)
             calls = await world.llm.called(query=message, times=2)
-            assert time.monotonic() - at < 2
+            assert signs.shown <= AT_ONCE_SIGNS
             assert calls[0].abandoned
             second.release()
             frame = await again.receive()
@@ -212,10 +219,8 @@ async def test_a_second_signal_ends_it_at_once(
         await world.llm.called(query=message)
         gateway.process.send_signal(signal.SIGTERM)
         await become(lambda: not_ready(gateway))
-        at = time.monotonic()
         gateway.process.send_signal(number)
-        await ended(gateway, 3)
-        assert time.monotonic() - at < 1
+        await ended(gateway, SOON_SECONDS)
     await become(lambda: tally(world.chatdb, visitor.session_id) == Tally(1, 1, 0, 0))
     assert await asyncio.to_thread(other.stop) == 0
 
@@ -238,11 +243,9 @@ async def test_a_second_signal_to_the_supervisor_ends_all_workers_at_once(
         if drains:
             await become(lambda: gateway.output().count("stopping") == 2, what="both workers drain")
         else:
-            await asyncio.sleep(0.1)  # two that are sent at the same moment are one to the kernel
+            await become(lambda: has_taken_its_signals(gateway), what="the first signal has been taken")
         gateway.process.send_signal(signal.SIGTERM)
-        at = time.monotonic()
-        await ended(gateway, 3)
-        assert time.monotonic() - at < (1 if drains else 1.5)
+        await ended(gateway, SOON_SECONDS)
         assert not any(worker.is_running() for worker in workers)
     await become(lambda: tally(world.chatdb, visitor.session_id) == Tally(1, 1, 0, 0))
     assert await asyncio.to_thread(other.stop) == 0
@@ -263,7 +266,7 @@ async def test_a_second_signal_to_the_group_ends_all_workers_at_once(world: Worl
         for worker in workers:
             if worker.is_running():
                 worker.send_signal(signal.SIGINT)
-        await ended(gateway, 3)
+        await ended(gateway, SOON_SECONDS)
 
 
 async def test_view_counts_are_not_lost_when_the_signal_comes_while_they_are_written(
@@ -313,6 +316,6 @@ def test_told_to_stop_before_it_has_started_it_ends(world: World) -> None:
     gateway = Gateway(world.settings).launch()
     try:
         gateway.process.send_signal(signal.SIGTERM)
-        gateway.wait(10)
+        gateway.wait()
     finally:
         gateway.close()

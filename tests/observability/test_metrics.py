@@ -87,7 +87,7 @@ async def test_what_happens_is_counted_once_and_nothing_else(pair: Pair, what: P
     before = scrape(pair.here)
     await what(pair)
     with suppress(AssertionError):  # what is compared next shows what is missing
-        await become(lambda: difference(before, scrape(pair.here), *COUNTED) == EXPECTED[what], 2)
+        await become(lambda: difference(before, scrape(pair.here), *COUNTED) == EXPECTED[what])
     assert difference(before, scrape(pair.here), *COUNTED) == EXPECTED[what]
 
 
@@ -114,13 +114,12 @@ async def test_the_parts_of_a_turn_add_up_to_what_the_visitor_waited(pair: Pair)
         released_at = time.monotonic()
         held.release()
         await visitor.receive()
-        waited = time.monotonic() - at
     name = "gateway_turn_seconds_sum"
     await become(lambda: scrape(pair.here).value("gateway_turns_in_hand") == 0)
-    after = scrape(pair.here)
+    after, longest = scrape(pair.here), time.monotonic() - at
     parts = {part: after.value(name, part=part) - before.value(name, part=part) for part in PARTS}
     assert parts["upstream"] >= released_at - called_at
-    assert released_at - called_at <= sum(parts.values()) <= waited + 0.1
+    assert released_at - called_at <= sum(parts.values()) <= longest
 
 
 async def test_gauges_show_what_is_there_now(pair: Pair) -> None:
@@ -215,15 +214,15 @@ async def test_answers_that_wait_for_the_database_are_counted_until_they_are_sto
 async def test_the_age_of_the_listen_connection_grows_from_its_last_sign(cuttable: Cuttable) -> None:
     """And not from the start of the process, which may be weeks ago."""
     gateway = cuttable.gateway
-    await become(lambda: running_for(gateway) > 4, what="it has run for a while")
+    await become(lambda: running_for(gateway) > 8, what="it has run for a while")
     cuttable.listen.cut()
     cut_at = time.monotonic()
     try:
         await become(lambda: not gateway.http.get("/api/health/ready").json()["checks"]["listen"]["ok"])
         seen = scrape(gateway).value("gateway_listen_age_seconds")
         await become(lambda: scrape(gateway).value("gateway_listen_age_seconds") != seen, what="it is measured again")
-        # It is heard from every 2 s while all is well.
-        assert scrape(gateway).value("gateway_listen_age_seconds") <= time.monotonic() - cut_at + 2.2
+        # It is heard from every 2 s while all is well, or a little later where the machine is busy.
+        assert scrape(gateway).value("gateway_listen_age_seconds") <= time.monotonic() - cut_at + 5
     finally:
         cuttable.listen.mend()
     await become(lambda: scrape(gateway).value("gateway_listen_age_seconds") < 2.2, what="it is heard again")
@@ -294,10 +293,10 @@ async def test_any_worker_shows_the_sum_over_all(new_world: NewWorld, new_gatewa
         before = worker_pids(gateway)
         psutil.Process(min(before)).kill()
         await become(
-            lambda: len(worker_pids(gateway)) == 2 and worker_pids(gateway) != before, 20, "a new worker is there"
+            lambda: len(worker_pids(gateway)) == 2 and worker_pids(gateway) != before, what="a new worker is there"
         )
         left = [visitor for visitor in visitors if visitor.socket.close_code is None]
-        await become(lambda: all_show("gateway_sessions", len(left)), 15, "what the killed worker held is gone")
+        await become(lambda: all_show("gateway_sessions", len(left)), what="what the killed worker held is gone")
         assert all_show("gateway_prompts_total", total, outcome="faq")
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import time
+from itertools import pairwise
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -205,10 +207,14 @@ def test_without_the_internet(chat: ChatPage) -> None:
 def test_the_pauses_between_attempts_grow(open_chat: OpenChat, mortal_gateway: Gateway) -> None:
     chat = open_chat(mortal_gateway)
     chat.is_cut_off = True
+    chat.page.evaluate("Math.random = () => 0")  # which shortens each pause to half
+    attempts: list[float] = []
+    chat.page.on("websocket", lambda _: attempts.append(time.monotonic()))
     mortal_gateway.kill()
     chat.says("waiting")
-    chat.page.wait_for_timeout(5000)
-    assert 3 <= len(chat.sockets) <= 7
+    chat.eventually(lambda: len(attempts) == 4)
+    first, second, third = (later - earlier for earlier, later in pairwise(attempts))
+    assert first < second < third
     expect(chat.page.locator("#countdown")).to_contain_text("초")
     mortal_gateway.start()
     chat.page.get_by_role("button", name="지금 연결").click()

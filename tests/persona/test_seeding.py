@@ -13,6 +13,7 @@ from tests.support.gateway import Gateway, environment
 from tests.support.old_chatdb import build_old_chatdb
 from tests.support.postgres import Database, PostgresServer
 from tests.support.processes import ROOT, Process
+from tests.support.waiting import PATIENCE_SECONDS
 from tests.support.world import NewWorld, World
 
 
@@ -42,7 +43,7 @@ def seed(world: World, *arguments: object) -> tuple[int, str]:
     """Run the program; exit status and output, which is never a stack trace."""
     command = [sys.executable, "seed_personas.py", *map(str, arguments)]
     process = Process(command, environment=environment(world.settings))
-    status = process.wait(30)
+    status = process.wait(PATIENCE_SECONDS)
     assert "Traceback" not in process.output()
     return status, process.output()
 
@@ -221,7 +222,7 @@ def test_help_says_what_it_does(empty_world: World) -> None:
 
 def test_without_a_database_address_it_says_so() -> None:
     process = Process([sys.executable, "seed_personas.py"], environment=environment({}))
-    assert process.wait(30) != 0
+    assert process.wait(PATIENCE_SECONDS) != 0
     assert "DATABASE_URL" in process.output()
     assert "Traceback" not in process.output()
 
@@ -229,7 +230,7 @@ def test_without_a_database_address_it_says_so() -> None:
 def test_a_database_that_is_away_is_one_sentence_without_the_password() -> None:
     address = "postgresql://user:s3cr3t-passw0rd@127.0.0.1:9/chatdb"
     process = Process([sys.executable, "seed_personas.py"], environment=environment({"DATABASE_URL": address}))
-    assert process.wait(30) != 0
+    assert process.wait(PATIENCE_SECONDS) != 0
     assert "Traceback" not in process.output()
     assert "s3cr3t" not in process.output()
 

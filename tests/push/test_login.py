@@ -240,7 +240,7 @@ async def test_a_closed_session_is_a_404(default_gateway: Gateway, default_world
     def gone() -> bool:
         return default_gateway.http.post("/api/login/persona_id", json=body).status_code == 404
 
-    await become(gone, 2)
+    await become(gone)
     assert_sentence(default_gateway.http.post("/api/login/persona_id", json=body), 404)
     assert_sentence(default_gateway.http.post("/api/login", json=body), 404)
     assert default_world.mcp.calls_with(session_id=visitor.session_id) == []

@@ -23,7 +23,7 @@ from tests.support.gateway import Gateway
 from tests.support.http import assert_invalid, assert_sentence
 from tests.support.processes import temporary_directory
 from tests.support.raw import CLOSE, TEXT, RawSocket
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_SECONDS, eventually
 from tests.support.world import NewWorld, World, add_personas
 
 IS_LONG = os.environ.get("FUZZ") == "long"
@@ -413,7 +413,7 @@ def requests(draw: st.DrawFn) -> bytes:
 def test_bytes_that_are_no_request_are_refused_or_cut(target: Target, data: bytes) -> None:
     target.tried["request bytes"] += 1
     answers = b""
-    with socket.create_connection(("127.0.0.1", target.gateway.port), timeout=10) as stranger:
+    with socket.create_connection(("127.0.0.1", target.gateway.port), timeout=PATIENCE_SECONDS) as stranger:
         stranger.sendall(data)
         stranger.shutdown(socket.SHUT_WR)
         try:

@@ -11,7 +11,7 @@ import pytest
 from tests.support.backends import Held, answer, tool_answer
 from tests.support.chat import PLAIN_ANSWER, new_id, visit
 from tests.support.gateway import Gateway
-from tests.support.waiting import become
+from tests.support.waiting import PATIENCE_SECONDS, become
 from tests.support.world import World, unique
 
 pytestmark = pytest.mark.anyio
@@ -134,7 +134,7 @@ async def test_pings_are_answered_while_a_turn_runs(default_gateway: Gateway, de
         await default_world.llm.called(query=text)
         for _ in range(3):
             pong = await visitor.socket.ping()
-            await asyncio.wait_for(pong, 5)
+            await asyncio.wait_for(pong, PATIENCE_SECONDS)
         held.release()
         await visitor.receive()
         await visitor.receive()
