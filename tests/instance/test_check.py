@@ -25,7 +25,7 @@ def check(world: World, **settings: str | None) -> tuple[int, list[str]]:
     values = world.settings | {"FRONTEND_HOST": "https://chat.example", "ENVIRONMENT": "production"} | settings
     command = [sys.executable, "gateway.py", "--check"]
     ended = subprocess.run(
-        command, env=environment(values), cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+        command, env=environment(values), cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     said, other = (ended.stderr, ended.stdout) if ended.returncode == 2 else (ended.stdout, ended.stderr)
     assert not other, other

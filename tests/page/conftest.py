@@ -18,6 +18,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect, sync_playwright
 
 from tests.support.gateway import Gateway
+from tests.support.waiting import PATIENCE_SECONDS
 from tests.support.world import NewGateway, NewWorld, World, add_personas
 
 # The first is the same browser without the windows that nobody would see, which cost a sixth of the CPU.
@@ -42,7 +43,7 @@ ARGUMENTS = [
     "--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup",
 ]
 PERSONAS = ("김하늘", "이바다", "박별")
-WAIT_MS = 15_000  # what the page has to show is shown within this time
+WAIT_MS = 1000 * PATIENCE_SECONDS
 
 OpenChat = Callable[..., "ChatPage"]
 

@@ -146,11 +146,13 @@ def test_odd_markdown_takes_no_time(chat: ChatPage) -> None:
     milliseconds = chat.page.evaluate(
         """async (parts) => {
             const { markdown } = await import("/web/markdown.js");
-            return parts.map((part) => {
+            const time = (text) => {
                 const started = performance.now();
-                markdown(part.repeat(30_000 / part.length));
+                markdown(text);
                 return performance.now() - started;
-            });
+            };
+            // The least of three: once the machine may have been busy with something else.
+            return parts.map((part) => Math.min(...[1, 2, 3].map(() => time(part.repeat(30_000 / part.length)))));
         }""",
         ["*", "[", "`*_~", "> ", "http://", "|", "- ", "#", "a\n|-\n", "**a"],
     )

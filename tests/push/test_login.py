@@ -308,8 +308,8 @@ def impatient_world(new_world: NewWorld) -> World:
 
 @pytest.fixture(scope="module")
 def impatient_gateway(impatient_world: World) -> Iterator[Gateway]:
-    """A gateway that gives the MCP server one second."""
-    with Gateway(impatient_world.settings | {"HTTPX_TIMEOUT": "1"}) as gateway:
+    """A gateway that gives the MCP server two seconds."""
+    with Gateway(impatient_world.settings | {"HTTPX_TIMEOUT": "2"}) as gateway:
         yield gateway
 
 

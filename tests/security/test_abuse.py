@@ -32,12 +32,14 @@ GROWTH_MIB = 48  # what a flood may cost, with the allocator's slack
 
 IS_LONG = os.environ.get("FUZZ") == "long"
 MEASURE_SECONDS = 1.5
-# Of the flood's own sender on the same cores, and in `make test` of other tests. Without the guards it was two to
-# nineteen seconds.
-NOISE_SECONDS = 0.02 if IS_LONG else 0.3
+# `make fuzz` has the machine for itself, and judges by the clock. In `make test` other tests are on the same cores:
+# there the seconds of CPU count that the gateway spent before it answered; without the guards it was two to nineteen.
+NOISE_SECONDS = 0.02 if IS_LONG else 1.0
 IDLE_SOCKETS = min(8000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3) if IS_LONG else 1000
-HEAD_SECONDS = 33.0  # until a head that is not completed has cost its sender the connection
-BODY_SECONDS = 20.0  # until a body that dribbles has been answered
+# At the latest, with room for a busy machine: a head that is not completed has cost its sender the connection after
+# 25 s, a body that dribbles has been answered after 15.
+HEAD_SECONDS = 50.0
+BODY_SECONDS = 40.0
 
 
 @pytest.fixture(scope="module")
@@ -82,16 +84,25 @@ def resident_mib(gateway: Gateway) -> float:
     return float(psutil.Process(gateway.process.pid).memory_info().rss) / 2**20
 
 
+def clock(gateway: Gateway) -> float:
+    """Seconds, of which the differences count."""
+    if IS_LONG:
+        return time.perf_counter()
+    times = psutil.Process(gateway.process.pid).cpu_times()
+    return float(times.user + times.system)
+
+
 async def p99(visitor: Visitor, seconds: float = MEASURE_SECONDS) -> float:
     """The 99th percentile of whole turns, one after the other, in seconds."""
+    gateway = visitor.gateway
     took: list[float] = []
     await visitor.goes_on()  # the first turns of a session take longer, whatever else there is
     await visitor.goes_on()
     until = time.perf_counter() + seconds
-    while time.perf_counter() < until or len(took) < 20:
-        started = time.perf_counter()
-        await visitor.ask(f"질문 {new_id()}", seconds=30)
-        took.append(time.perf_counter() - started)
+    while time.perf_counter() < until or len(took) < 10:
+        started = clock(gateway)
+        await visitor.ask(f"질문 {new_id()}")
+        took.append(clock(gateway) - started)
         await asyncio.sleep(PAUSE_SECONDS)
     return sorted(took)[math.ceil(len(took) * 0.99) - 1]
 
@@ -115,7 +126,7 @@ class Flood:
 
     def run(self, gateway: Gateway, connections: int = 3) -> None:
         with ExitStack() as stack:
-            sockets = [stack.enter_context(RawSocket(gateway, seconds=10)) for _ in range(connections)]
+            sockets = [stack.enter_context(RawSocket(gateway)) for _ in range(connections)]
             for one in sockets:
                 if self.is_websocket:
                     one.handshake()
@@ -284,7 +295,7 @@ async def _open(gateway: Gateway, count: int) -> list[ClientConnection]:
     async def one() -> ClientConnection:
         async with at_once:
             connection = await gateway.connect(ping_interval=None)
-            await receive(connection, 30)
+            await receive(connection)
             return connection
 
     return await asyncio.gather(*(one() for _ in range(count)))
@@ -295,9 +306,10 @@ async def test_a_client_that_reads_nothing_and_answers_no_ping_is_gone_in_the_en
     settings = world.settings | {"PING_SECONDS": "1", "PROMPTS_PER_MINUTE": "1000"}
     with Gateway(settings, start="python") as gateway, RawSocket(gateway, receive_buffer=2048) as deaf:
         session_id = deaf.handshake()
-        for _ in range(60):
-            deaf.send_json({"message_id": new_id(), "message": "가" * 4000})
-            await asyncio.sleep(0.02)
+        with suppress(ConnectionError):  # it may be gone before it has sent all of it
+            for _ in range(60):
+                deaf.send_json({"message_id": new_id(), "message": "가" * 4000})
+                await asyncio.sleep(0.02)
 
         async def is_gone() -> bool:
             async with gateway.async_http() as http:
@@ -305,7 +317,7 @@ async def test_a_client_that_reads_nothing_and_answers_no_ping_is_gone_in_the_en
             return answer.status_code == 404
 
         check: Callable[[], Awaitable[bool]] = is_gone
-        await become(check, 10, "the session has ended")
+        await become(check, what="the session has ended")
 
 
 async def test_a_head_or_a_body_that_does_not_end_costs_its_sender_the_connection(

@@ -27,7 +27,7 @@ from tests.support.waiting import PATIENCE_SECONDS, eventually
 from tests.support.world import NewWorld, World, add_personas
 
 IS_LONG = os.environ.get("FUZZ") == "long"
-pytestmark = pytest.mark.timeout(1800 if IS_LONG else 60)
+pytestmark = pytest.mark.timeout(1800 if IS_LONG else 120)
 
 GROWTH_MIB = 48 if IS_LONG else 24
 MAX_CHARS = 4000

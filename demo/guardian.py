@@ -1,8 +1,8 @@
-"""Ends what a test run has started, when the test run itself is gone. Run as a program of its own.
+"""Ends what a run has started, when the run itself is gone. A program of its own, started by demo/processes.py.
 
 It reads lines from standard input: `+PID SIGNAL` for a process that was started, with the signal that ends
 it at once, `-PID` when it has ended, `=PATH` for a directory that was made. At the end of the input, which
-comes however the test run ends, kill -9 included, whatever is left is killed and removed.
+comes however the run ends, kill -9 included, whatever is left is ended and removed.
 """
 
 import os
@@ -11,9 +11,10 @@ import signal
 import sys
 import time
 
+END_SECONDS = 10  # for a process to end after its signal; then it is killed
+
 
 def main() -> None:
-    """Keep the list until the input ends, then clean up."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     processes: dict[int, int] = {}
@@ -28,15 +29,20 @@ def main() -> None:
         elif kind == "=":
             paths.append(value)
     for pid, number in reversed(processes.items()):
-        _kill(pid, number)
-    deadline = time.monotonic() + 5
-    while time.monotonic() < deadline and any(_kill(pid, 0) for pid in processes):
+        send(pid, number)
+    deadline = time.monotonic() + END_SECONDS
+    while any(send(pid, 0) for pid in processes):
+        if time.monotonic() > deadline:
+            for pid in processes:
+                send(pid, signal.SIGKILL)
+            break
         time.sleep(0.05)
     for path in paths:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _kill(pid: int, number: int) -> bool:
+def send(pid: int, number: int) -> bool:
+    """Whether there was somebody to get it."""
     try:
         os.killpg(pid, number)  # with its children: each process was started as the leader of a group
     except (ProcessLookupError, PermissionError):
