@@ -17,7 +17,6 @@ from tests.support.postgres import Database, PostgresServer
 from tests.support.processes import ROOT
 
 GATEWAYS = ["gateway-1", "gateway-2"]
-NOT_OURS = {"node_modules", "__pycache__"}
 
 
 def load_yaml(file: Path) -> Any:
@@ -29,7 +28,7 @@ def load_yaml(file: Path) -> Any:
 def files(*suffixes: str) -> Iterator[Path]:
     """The repository's files of these kinds, those of tools and of this machine left out."""
     for folder, folders, names in os.walk(ROOT):
-        folders[:] = [name for name in folders if not name.startswith(".") and name not in NOT_OURS]
+        folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(folder) / name for name in names if name.endswith(suffixes))
 
 
