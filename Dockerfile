@@ -11,8 +11,13 @@ RUN python -m venv /opt/venv \
 WORKDIR /app
 COPY *.py docker-scripts/healthcheck.py ./
 COPY data/personas.json data/
+COPY chat chat/
+COPY common common/
+COPY database database/
 COPY handlers handlers/
+COPY service service/
 COPY sql sql/
+COPY upstream upstream/
 COPY web web/
 # Bytecode is made here, since the running gateway writes nowhere; and the checkout may have had a strict umask.
 RUN python -m compileall -q /app && chmod -R u=rwX,go=rX /app

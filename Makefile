@@ -33,12 +33,12 @@ fuzz: .venv/.dev-installed .venv-fuzz/.installed ## try 20,000 hostile inputs, a
 
 requirements: .venv/.dev-installed ## pin what the *.in files name
 	$(COMPILE) requirements.in -o requirements.txt
-	$(COMPILE) requirements-demo.in -o requirements-demo.txt
-	$(COMPILE) requirements-dev.in -o requirements-dev.txt
-	$(COMPILE) requirements-bench.in -o requirements-bench.txt
-	$(COMPILE) requirements-fuzz.in -o requirements-fuzz.txt
+	$(COMPILE) requirements/demo.in -o requirements/demo.txt
+	$(COMPILE) requirements/dev.in -o requirements/dev.txt
+	$(COMPILE) requirements/bench.in -o requirements/bench.txt
+	$(COMPILE) requirements/fuzz.in -o requirements/fuzz.txt
 
-.venv/.%-installed: requirements-%.txt | .venv/bin/pip
+.venv/.%-installed: requirements/%.txt | .venv/bin/pip
 	@echo "Installing $< into .venv ..."
 	@.venv/bin/python $(INSTALL) $<
 	@touch $@
@@ -57,7 +57,7 @@ bench: .venv-bench/.installed ## measure the gateway beside a FastAPI peer, some
 	@.venv-bench/bin/python -m benchmarks $(if $(QUICK),--quick)
 
 # Packages of their own, so that what is developed and shipped stays free of them.
-.venv-%/.installed: requirements-%.txt | .venv/bin/pip
+.venv-%/.installed: requirements/%.txt | .venv/bin/pip
 	@echo "Installing $< into .venv-$* ..."
 	@$(PYTHON) -m venv .venv-$*
 	@.venv-$*/bin/python $(INSTALL) $<

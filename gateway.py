@@ -16,13 +16,13 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Mount, Route, WebSocketRoute
 
-import logs
-from checks import check_all
+from common import logs
 from handlers import chat, health, login, pages, qna, ws
 from handlers.responses import EXCEPTION_HANDLERS
-from instance import Instance
-from middleware import Edge
-from serving import Supervisor, cut_silent_connections, drained_first, running_server, tighten
+from service.checks import check_all
+from service.edge import Edge
+from service.instance import Instance
+from service.serving import DrainOnSignal, Supervisor, configure, cut_silent_connections, running_server
 from settings import InvalidSettings, Settings, read_settings
 
 KEEP_ALIVE_SECONDS = (
@@ -53,15 +53,17 @@ ROUTES = [
 def create_app(settings: Settings) -> Edge:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Instance]]:
-        instance, server = Instance(settings), running_server()
-        tighten(server, settings.prompts_per_minute)
-        instance.look_after(cut_silent_connections(server))
-        try:
-            with drained_first(server, instance.drain):
-                await instance.start()
+        server = running_server()
+        configure(server, settings.prompts_per_minute)
+        instance: Instance
+
+        async def drain() -> None:
+            await instance.drain()
+
+        with DrainOnSignal(server, drain):
+            async with Instance.run(settings) as instance:
+                instance.look_after(cut_silent_connections(server))
                 yield {"instance": instance}
-        finally:
-            await instance.stop()
 
     cors = Middleware(
         CORSMiddleware,

@@ -11,12 +11,14 @@ from typing import Any
 import asyncpg
 import orjson
 
-from database import Database, describe
-from errors import DatabaseError
+from common.errors import DatabaseError
+from database.migrations import migrate
+from database.pool import Database, describe
 from settings import InvalidSettings, read_database_url
 
 PERSONAS = Path(__file__).parent / "data" / "personas.json"
 MAX_NAME, MAX_DESCRIPTION = 100, 255
+TIMEOUT = 10.0  # seconds for each statement
 
 
 class BadFile(Exception):
@@ -66,14 +68,17 @@ def _problem(entry: Any) -> str | None:
 
 async def seed(database_url: str, personas: list[tuple[str, str | None]]) -> str:
     """Brings the table up to date in one transaction; a summary. Raises DatabaseError and asyncpg's own errors."""
-    database = Database("chatdb", database_url, size=1, timeout=10.0)
+    database = Database("chatdb", database_url, 1, TIMEOUT)
     await database.open()
     try:
-        await database.migrate()
+        await migrate(database)
         added = updated = 0
-        for row in await database.fetch_all_or_nothing("upsert_persona", personas):
-            added += row["added"]
-            updated += not row["added"]
+        async with database.transaction() as connection:
+            for persona in personas:
+                row = await connection.fetchrow(database.statements["upsert_persona"], *persona, timeout=TIMEOUT)
+                if row is not None:
+                    added += row["added"]
+                    updated += not row["added"]
     finally:
         await database.close()
     return f"{added} added, {updated} updated, {len(personas) - added - updated} unchanged"

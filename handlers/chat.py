@@ -5,10 +5,10 @@ from __future__ import annotations
 from starlette.requests import Request
 from starlette.responses import Response
 
-from errors import NO_ANSWER, NO_SESSION, NotFound
+from chat.frames import history_entry
+from common.errors import NO_ANSWER, NO_SESSION, NotFound
+from handlers.requests import Body, path_uuid, query_integer
 from handlers.responses import json_response
-from payloads import Body, path_uuid, query_integer
-from sessions import stored_answer
 
 
 async def set_feedback(request: Request) -> Response:
@@ -30,16 +30,5 @@ async def get_history(request: Request) -> Response:
     rows = await request.state.instance.chatdb.fetch("list_history", session_id, limit)
     if not rows:
         raise NotFound(NO_SESSION)
-    history = []
-    for row in rows:
-        if row["id"] is None:
-            continue  # a session without a word
-        entry = {name: row[name] for name in ("is_user", "content", "message_id")}
-        entry["timestamp"] = row["created_at"].isoformat(timespec="microseconds")
-        if not row["is_user"]:
-            answer = stored_answer(row)
-            entry |= answer.payload | {"is_helpful": row["is_helpful"]}
-            if answer.tool_name is not None:
-                entry["tool_name"] = answer.tool_name
-        history.append(entry)
+    history = [history_entry(row) for row in rows if row["id"] is not None]  # a session without a word has one of nulls
     return json_response({"session_id": session_id, "history": history})

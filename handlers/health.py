@@ -6,9 +6,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
-import metrics
+from common import metrics
 from handlers.responses import json_response
-from instance import SHOWN_ONLY
+from service.readiness import SHOWN_ONLY
 
 
 async def get_health(request: Request) -> Response:

@@ -10,8 +10,8 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from common.version import NAME, VERSION
 from handlers.responses import json_response
-from metrics import NAME, VERSION
 
 WEB = Path(__file__).parent.parent / "web"
 HEADERS = {

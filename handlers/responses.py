@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ExceptionHandler
 
-from errors import GatewayError, InvalidPayload
+from common.errors import GatewayError, InvalidPayload
 
 
 def json_response(content: object, status: int = 200) -> Response:

@@ -1,28 +1,25 @@
-"""/api/chat/ws: one session's life, from the handshake to the last frame."""
+"""/api/chat/ws: one connection, from the handshake to the last frame."""
 
 from __future__ import annotations
 
 import logging
 import time
 from datetime import UTC, datetime
-from ipaddress import ip_address
-from uuid import UUID
 
 import orjson
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
-import errors
-import metrics
+from chat.session import Session
+from common import errors, metrics
+from common.close_codes import INTERNAL_ERROR, POLICY_VIOLATION
+from common.logs import fields, session_hash
+from handlers.frames import read_prompt
+from handlers.origins import own_origin
 from handlers.responses import json_response
-from instance import Instance
-from logs import fields, session_hash
-from payloads import read_uuid
-from sessions import WINDOW_SECONDS, Session
+from service.instance import Instance
 
 logger = logging.getLogger("gateway.ws")
 
-POLICY_VIOLATION = 1008
-INTERNAL_ERROR = 1011
 # How many times the prompts allowed in a minute a visitor may send before the connection is closed.
 PATIENCE = 3
 
@@ -41,11 +38,13 @@ async def chat(websocket: WebSocket) -> None:
         status, text = REFUSALS[reason]
         await websocket.send_denial_response(json_response({"detail": text}, status))
         return
-    query = websocket.query_params
+    query, sessions = websocket.query_params, instance.chat.sessions
     session: Session | None = None
     try:
         await websocket.accept()
-        session = await instance.sessions.open(websocket, query.get("session_id"), _read_time(query.get("since", "")))
+        session = await sessions.open(websocket, query.get("session_id"), _read_time(query.get("since", "")))
+        if session.is_resumed:
+            await instance.chat.turns.follow(session.id)
         await _converse(websocket, instance, session)
     except errors.DatabaseError:
         _note_refusal("database")
@@ -56,8 +55,8 @@ async def chat(websocket: WebSocket) -> None:
         logger.exception("session failed")
         await _give_up(websocket, errors.UNKNOWN_ERROR)
     finally:
-        if session is not None:
-            instance.sessions.leave(session)
+        if session is not None and sessions.leave(session):
+            instance.chat.turns.unfollow(session.id)
 
 
 async def _converse(websocket: WebSocket, instance: Instance, session: Session) -> None:
@@ -67,41 +66,42 @@ async def _converse(websocket: WebSocket, instance: Instance, session: Session) 
         message = await websocket.receive()
         if message["type"] == "websocket.disconnect":
             # A reason of the visitor's own is a text of theirs.
-            about["fields"] |= {"code": message.get("code"), "reason": session.close_reason}
+            about["fields"] |= {"code": message.get("code"), "reason": session.socket.close_reason}
             logger.info("disconnected", extra=about)
             return
         try:
             _take(instance, session, message.get("text"))
         except errors.Refused as refused:
             await session.refuse(refused)
-            if session.prompts > instance.settings.prompts_per_minute * PATIENCE:
-                await session.close(POLICY_VIOLATION, errors.TOO_MANY_MESSAGES)
+            if session.prompts.counted > instance.settings.prompts_per_minute * PATIENCE:
+                await session.socket.close(POLICY_VIOLATION, errors.TOO_MANY_MESSAGES)
+
+
+def _take(instance: Instance, session: Session, text: str | None) -> None:
+    """Reads one frame and has its prompt answered. Raises Refused."""
+    settings = instance.settings
+    message_id, prompt = read_prompt(text, settings.max_frame_bytes, settings.max_prompt_chars)
+    if instance.is_draining:
+        raise errors.Refused(errors.RESTARTING, message_id)
+    if session.prompts.count(time.monotonic()) > settings.prompts_per_minute:
+        raise errors.Refused(errors.TOO_MANY_MESSAGES, message_id)
+    instance.chat.prompts.take(session, message_id, prompt)
 
 
 def _refuse_because(websocket: WebSocket, instance: Instance) -> str | None:
     origin = websocket.headers.get("origin")
     if origin is not None and not (
-        origin.lower() in instance.settings.frontend_host or origin.lower() == _own_origin(websocket, instance)
+        origin.lower() in instance.settings.frontend_host or origin.lower() == own_origin(websocket, instance)
     ):
         return "origin"
     if instance.is_draining:
         return "draining"
-    return "full" if len(instance.sessions) >= instance.settings.max_sessions else None
+    return "full" if len(instance.chat.sessions) >= instance.settings.max_sessions else None
 
 
 def _note_refusal(reason: str) -> None:
     metrics.sessions_opened.labels(f"refused_{reason}").inc()
     logger.info("handshake refused", extra=fields(reason=reason))
-
-
-def _own_origin(websocket: WebSocket, instance: Instance) -> str:
-    """The origin under which a browser reached this server, directly or through a trusted proxy."""
-    is_secure, host = websocket.scope["gateway.is_tls"], websocket.headers.get("host", "")
-    peer = websocket.scope["gateway.peer"]
-    if peer and any(ip_address(peer) in network for network in instance.settings.trusted_proxies):
-        is_secure = websocket.headers.get("x-forwarded-proto", "https" if is_secure else "http") in ("https", "wss")
-        host = websocket.headers.get("x-forwarded-host", host)
-    return f"{'https' if is_secure else 'http'}://{host}".lower()
 
 
 def _read_time(text: str) -> datetime | None:
@@ -111,50 +111,6 @@ def _read_time(text: str) -> datetime | None:
         return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         return None
-
-
-def _take(instance: Instance, session: Session, text: str | None) -> None:
-    """Reads one frame and has its prompt answered. Raises Refused."""
-    settings = instance.settings
-    if text is not None and len(text) > settings.max_frame_bytes // 4 and len(text.encode()) > settings.max_frame_bytes:
-        raise errors.Refused(
-            errors.INVALID_MESSAGE.format(f"the frame is longer than {settings.max_frame_bytes} bytes")
-        )
-    message_id, prompt = _read_prompt(text, settings.max_prompt_chars)
-    if instance.is_draining:
-        raise errors.Refused(errors.RESTARTING, message_id)
-    now = time.monotonic()
-    if now >= session.window_ends:
-        session.window_ends, session.prompts = now + WINDOW_SECONDS, 0
-    session.prompts += 1
-    if session.prompts > settings.prompts_per_minute:
-        raise errors.Refused(errors.TOO_MANY_MESSAGES, message_id)
-    instance.turns.submit(session, message_id, prompt)
-
-
-def _read_prompt(text: str | None, max_chars: int) -> tuple[UUID, str]:
-    try:
-        frame = orjson.loads(text) if text is not None else None
-    except orjson.JSONDecodeError:
-        frame = None
-    if not isinstance(frame, dict):
-        raise errors.Refused(errors.INVALID_JSON)
-    message_id = read_uuid(frame.get("message_id"))
-    if message_id is None:
-        problem = "must be a UUID" if "message_id" in frame else "is missing"
-        raise errors.Refused(errors.INVALID_MESSAGE.format(f"message_id {problem}"))
-    prompt = frame.get("message")
-    if not isinstance(prompt, str):
-        problem = "must be a string" if "message" in frame else "is missing"
-    elif not prompt.strip():
-        problem = "must not be blank"
-    elif len(prompt) > max_chars:
-        problem = f"must not be longer than {max_chars} characters"
-    elif "\0" in prompt:
-        problem = "must not contain NUL"
-    else:
-        return message_id, prompt
-    raise errors.Refused(errors.INVALID_MESSAGE.format(f"message {problem}"), message_id)
 
 
 async def _give_up(websocket: WebSocket, text: str) -> None:

@@ -12,5 +12,5 @@ WITH known AS (
     RETURNING prompt_id
 )
 SELECT k.session_id, k.is_user, EXISTS (SELECT FROM claimed) AS claimed,
-       k.id AS message_id, a.created_at, a.content, k.source_tool, k.response_payload::text AS payload
+       k.answer_id AS id, k.id AS message_id, a.created_at, a.content, k.source_tool, k.response_payload::text AS payload
 FROM known k LEFT JOIN "Chat" a ON a.id = k.answer_id

@@ -1,4 +1,4 @@
--- Stores answers and pushes, each session at most once, with the prompt where that is not stored yet: its number, time, time of the session's answer before it, and the instance that holds the socket; a row missing was answered before, or its prompt was stored before.
+-- Stores answers and pushes, each session at most once, with the prompt where that is not stored yet: its number, id, time, time of the session's answer before it, and the instance that holds the socket; a row missing was answered before, or its prompt was stored before.
 WITH answer AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::boolean[], $9::text[])
         WITH ORDINALITY AS a (session_id, prompt_id, chat_id, content, source_tool, payload, sent_at, is_push, prompt, n)
@@ -35,5 +35,5 @@ WITH answer AS (
 ), closed AS (
     DELETE FROM "Turn" t USING answer a WHERE t.prompt_id = a.prompt_id AND NOT a.is_push
 )
-SELECT a.n, m.last_answer_at AS created_at, h.previous_at, h.instance_id
+SELECT a.n, a.chat_id, m.last_answer_at AS created_at, h.previous_at, h.instance_id
 FROM answer a JOIN response USING (chat_id) JOIN held h USING (session_id) JOIN moved m USING (session_id)

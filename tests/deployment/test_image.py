@@ -128,7 +128,7 @@ def test_nobody_but_the_owner_can_write_what_was_copied() -> None:
         "data/customers.json",
         "README.md",
         "Jenkinsfile",
-        "requirements-dev.txt",
+        "requirements/dev.txt",
     ],
 )
 def test_the_build_does_not_see(path: str) -> None:

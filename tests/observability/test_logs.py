@@ -279,7 +279,9 @@ async def test_in_development_lines_are_readable_and_without_colours_when_nobody
 
 def test_on_a_terminal_warnings_have_a_colour(world: World) -> None:
     master, slave = pty.openpty()
-    program = "import logging, logs; logs.set_up('info', 'development'); logging.getLogger('x').warning('careful')"
+    program = (
+        "from common import logs; logs.set_up('info', 'development'); logs.logging.getLogger('x').warning('careful')"
+    )
     subprocess.run([sys.executable, "-c", program], stderr=slave, cwd=ROOT, env=environment({}), check=True)
     os.close(slave)
     shown = os.read(master, 4096).decode()

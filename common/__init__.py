@@ -1,0 +1,1 @@
+"""What every part leans on: kinds of error, logs, metrics, background tasks, limits, ids."""

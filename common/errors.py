@@ -1,0 +1,100 @@
+"""The kinds of error, and every sentence of one that a visitor or a front-end developer can see."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+# WebSocket error frames
+INVALID_JSON = "Invalid JSON format"
+INVALID_MESSAGE = "Invalid message: {}"
+DB_FAILED = "Internal Server Error: DB operation failed"
+UNKNOWN_ERROR = "Internal Server Error: Unknown error occurred"
+RESTARTING = "Server is restarting"
+TOO_MANY_PENDING = "Too many pending messages"
+TOO_MANY_MESSAGES = "Too many messages"
+OPENED_ELSEWHERE = "The session was opened elsewhere"
+# Why a frame was refused, for the metrics
+REASONS = {
+    INVALID_JSON: "refused_invalid_json",
+    RESTARTING: "refused_draining",
+    TOO_MANY_PENDING: "refused_pending",
+    TOO_MANY_MESSAGES: "refused_rate",
+    DB_FAILED: "refused_database",
+    UNKNOWN_ERROR: "refused_unforeseen",
+}
+
+# What the bot says when the LLM server fails
+LLM_STATUS = "LLM 서버 오류 (HTTP {})"
+LLM_TIMEOUT = "LLM 서버 통신 오류: 응답 시간이 초과되었습니다."
+LLM_UNREACHABLE = "LLM 서버 통신 오류: 서버에 연결할 수 없습니다."
+LLM_FORMAT = "LLM 서버 통신 오류: 응답 형식이 올바르지 않습니다."
+
+# REST details
+NO_ANSWER = "Nothing was answered under this message_id."
+NO_SESSION = "There is no such session."
+NOT_CONNECTED = "No such session is connected."
+NO_PERSONA = "There is no such persona."
+MCP_FAILED = "The recommendation could not be made. Try again."
+HEAD_TOO_LARGE = "The request's headers are too large."
+BODY_TOO_LARGE = "The request body is too large."
+BODY_TOO_SLOW = "The request body did not arrive in time."
+FOREIGN_ORIGIN = "This origin is not allowed."
+TOO_MANY_SESSIONS = "The server has all the sessions it can hold. Try again."
+
+
+class GatewayError(Exception):
+    """Base of what a handler may raise for the caller to read."""
+
+    status = 500
+    detail = DB_FAILED
+
+    def __init__(self, detail: str | None = None) -> None:
+        super().__init__(detail or self.detail)
+        self.detail = detail or self.detail
+
+
+class DatabaseError(GatewayError):
+    """The database did not do it in time, or at all; the cause is logged, not shown."""
+
+
+class RowRefused(DatabaseError):
+    """The database refuses this statement's values, and would again."""
+
+
+class NotFound(GatewayError):
+    status = 404
+
+
+class PayloadTooLarge(GatewayError):
+    status = 413
+    detail = BODY_TOO_LARGE
+
+
+class PayloadTooSlow(GatewayError):
+    status = 408
+    detail = BODY_TOO_SLOW
+
+
+class RecommendationFailed(GatewayError):
+    """The MCP server failed in any way."""
+
+    status = 502
+    detail = MCP_FAILED
+
+
+class InvalidPayload(Exception):
+    """A body, path or query that does not fit; `errors` is the list that a 422 carries."""
+
+    def __init__(self, *errors: dict[str, object]) -> None:
+        super().__init__(f"{len(errors)} errors")
+        self.errors = errors
+
+
+class Refused(Exception):
+    """A frame that is answered with an error; the connection goes on."""
+
+    def __init__(self, text: str, message_id: UUID | None = None) -> None:
+        super().__init__(text)
+        self.text = text
+        self.message_id = message_id
+        self.reason = REASONS.get(text, "refused_invalid_message")

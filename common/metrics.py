@@ -1,0 +1,91 @@
+"""What `/metrics` shows. With several workers in one container any of them shows the sum over all."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import platform
+import struct
+import tempfile
+from pathlib import Path
+
+if multiprocessing.parent_process() is not None:
+    # Workers add up through files in a folder they share; the library reads its name when it is imported. The time at
+    # which the supervisor started tells it from an earlier one with the same process id.
+    started = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[19]
+    folder = Path(tempfile.gettempdir()) / f"gateway-metrics-{os.getppid()}-{started}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for file in folder.glob("gauge_live*.db"):
+        if not Path("/proc", file.stem.rpartition("_")[2]).exists():
+            file.unlink(missing_ok=True)  # of a worker that was killed
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    PLATFORM_COLLECTOR,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+)
+from prometheus_client import generate_latest as generate
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from common.version import VERSION
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+IS_SHARED = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+
+FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+ROWS = (1, 2, 5, 10, 50, 200, 500)
+SLOW = (*FAST, 10, 30, 60, 120, 300)
+
+
+def _gauge(name: str, text: str, *labels: str, largest: bool = False) -> Gauge:
+    return Gauge(name, text, labels, multiprocess_mode="livemax" if largest else "livesum")
+
+
+sessions = _gauge("gateway_sessions", "Sessions whose socket is open here")
+sessions_opened = Counter("gateway_sessions_opened", "Handshakes by result", ["result"])
+prompts = Counter("gateway_prompts", "Prompts by outcome", ["outcome"])
+turn_seconds = Histogram("gateway_turn_seconds", "Parts of a turn", ["part"], buckets=SLOW)
+turns_in_hand = _gauge("gateway_turns_in_hand", "Turns and logins being worked on")
+oldest_turn = _gauge("gateway_oldest_turn_seconds", "Age of the oldest turn in hand", largest=True)
+turns_taken_over = Counter("gateway_turns_taken_over", "Turns that another instance had left")
+unstored_answers = _gauge("gateway_unstored_answers", "Answers that wait in memory for the database")
+pushes = Counter("gateway_pushes", "Pushes by where their session was", ["way"])
+caught_up = Counter("gateway_caught_up_answers", "Answers and pushes of other instances, read and sent here")
+upstream_calls = Counter("gateway_upstream_calls", "Calls by server and result", ["server", "result"])
+db_connections = _gauge("gateway_db_connections_in_use", "Connections of the pool in use", "database")
+db_wait_seconds = Histogram("gateway_db_wait_seconds", "Time to get a connection", ["database"], buckets=FAST)
+batch_rows = Histogram("gateway_batch_rows", "Rows in a shared statement", ["statement"], buckets=ROWS)
+loop_lag = _gauge("gateway_event_loop_lag_seconds", "How late the event loop wakes what has slept", largest=True)
+listen_age = _gauge("gateway_listen_age_seconds", "Age of the last sign from the LISTEN connection", largest=True)
+build_info = _gauge("gateway_build_info", "Version of the gateway and of Python", "version", "python", largest=True)
+disable_created_metrics()  # type: ignore[no-untyped-call]  # a second line for each counter, of no use here
+REGISTRY.unregister(PLATFORM_COLLECTOR)  # build_info has it
+build_info.labels(VERSION, platform.python_version()).set(1)
+
+
+def render() -> bytes:
+    """The metrics in Prometheus' text format."""
+    if not IS_SHARED:
+        return generate(REGISTRY)
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    for _ in range(2):
+        with contextlib.suppress(FileNotFoundError, struct.error):  # a worker has just removed its files, or made one
+            return generate(registry)
+    return generate(registry)
+
+
+def forget_process() -> None:
+    """A worker that ends takes its files with it; the last one the folder as well."""
+    if IS_SHARED:
+        for file in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob(f"*_{os.getpid()}.db"):
+            file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).rmdir()

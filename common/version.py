@@ -1,0 +1,3 @@
+"""The gateway's name and version."""
+
+NAME, VERSION = "card-chat-gateway", "1.0.0"

@@ -1,0 +1,1 @@
+"""PostgreSQL: pools, migrations, statements that many rows share, LISTEN and NOTIFY."""

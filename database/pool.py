@@ -1,0 +1,170 @@
+"""A pool of connections to one database, and the statements that may be run on it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import asyncpg
+
+from common import metrics
+from common.errors import DatabaseError, RowRefused
+from common.logs import fields
+from database.statements import load_statements
+
+logger = logging.getLogger("gateway.database")
+
+KEPT_USES = 20  # statements on one connection before others who wait for one have their turn
+IDLE_SECONDS = 300.0
+
+# The connection went away or the server cannot write (a standby after a failover): a new connection may do better.
+# Every statement here may be run twice, so one that was lost on its way is simply run again.
+_TRY_AGAIN = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.DeadlockDetectedError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+)
+_ROW_REFUSED = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError, ValueError)
+
+
+class KeptConnection:
+    """Holds a connection between statements that follow one another at once; given back now and then, for others."""
+
+    __slots__ = ("_connection", "_uses")
+
+    def __init__(self) -> None:
+        self._connection: Any = None
+        self._uses = 0
+
+    def pop(self) -> Any:
+        connection, self._connection = self._connection, None
+        return connection
+
+    def push(self, connection: Any) -> bool:
+        """Whether it is kept; otherwise it is to be released."""
+        self._uses += 1
+        if self._uses % KEPT_USES:
+            self._connection = connection
+        return self._connection is not None
+
+
+class Database:
+    """One database.
+
+    Every statement takes at most `timeout` seconds to get a connection and as long again to run, and raises
+    DatabaseError for whatever goes wrong.
+    """
+
+    def __init__(self, folder: str, dsn: str, size: int, timeout: float, prepared: bool = True) -> None:
+        self.statements = load_statements(folder)
+        self._timeout = timeout
+        self._waited = metrics.db_wait_seconds.labels(folder)
+        self._pool: asyncpg.Pool[asyncpg.Record] = asyncpg.create_pool(
+            dsn,
+            min_size=0,
+            max_size=size,
+            timeout=timeout,
+            reset=_keep_session_state,
+            max_inactive_connection_lifetime=IDLE_SECONDS,
+            statement_cache_size=100 if prepared else 0,
+        )
+
+    async def open(self) -> None:
+        await self._pool
+
+    async def close(self) -> None:
+        """Waits at most `timeout` seconds for connections in use, then cuts them."""
+        try:
+            await asyncio.wait_for(self._pool.close(), self._timeout)
+        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            self._pool.terminate()
+
+    @property
+    def connections_in_use(self) -> int:
+        return self._pool.get_size() - self._pool.get_idle_size()
+
+    async def fetch(self, name: str, *args: object, kept: KeptConnection | None = None) -> list[asyncpg.Record]:
+        """Runs sql/<folder>/<name>.sql. Raises DatabaseError."""
+        query = self.statements[name]
+        try:
+            try:
+                return await self._run(query, args, kept)
+            except (TimeoutError, *_ROW_REFUSED):
+                raise
+            except _TRY_AGAIN as error:
+                logger.info("statement is run again", extra=fields(statement=name, error=describe(error)))
+                if not isinstance(error, asyncpg.DeadlockDetectedError):
+                    await self._pool.expire_connections()  # what ended one connection has ended the others as well
+                return await self._run(query, args, kept)
+        except _ROW_REFUSED as error:
+            logger.error("statement refused", extra=fields(statement=name, error=describe(error)))
+            raise RowRefused from error
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
+            logger.error("statement failed", extra=fields(statement=name, error=describe(error)))
+            raise DatabaseError from error
+
+    async def fetchrow(self, name: str, *args: object) -> asyncpg.Record | None:
+        rows = await self.fetch(name, *args)
+        return rows[0] if rows else None
+
+    async def _run(self, query: str, args: tuple[object, ...], kept: KeptConnection | None) -> list[asyncpg.Record]:
+        connection = (kept and kept.pop()) or await self._acquire()
+        try:
+            rows: list[asyncpg.Record] = await connection.fetch(query, *args, timeout=self._timeout)
+            if kept and kept.push(connection):
+                connection = None
+            return rows
+        except (TimeoutError, asyncio.CancelledError):
+            # Asking a server that has gone silent to cancel can hang as well.
+            connection.terminate()
+            raise
+        finally:
+            await self._release(connection)
+
+    async def _acquire(self) -> Any:
+        started = time.perf_counter()
+        # Taking an idle one needs no time limit, which is a task in Python 3.11; to replace a dead one has its own.
+        connection = await self._pool.acquire(timeout=None if self._pool.get_idle_size() else self._timeout)
+        self._waited.observe(time.perf_counter() - started)
+        return connection
+
+    async def _release(self, connection: Any) -> None:
+        if connection is not None:
+            await self._pool.release(connection, timeout=self._timeout)
+
+    @asynccontextmanager
+    async def keeping(self) -> AsyncIterator[KeptConnection]:
+        """A connection that is kept between statements which follow one another at once."""
+        kept = KeptConnection()
+        try:
+            yield kept
+        finally:
+            with suppress(asyncpg.InterfaceError):  # the pool was closed meanwhile
+                await self._release(kept.pop())
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Any]:
+        """A connection for statements that are done together or not at all. Raises asyncpg's own errors."""
+        async with self._pool.acquire(timeout=self._timeout) as connection, connection.transaction():
+            yield connection
+
+
+async def _keep_session_state(connection: Any) -> None:
+    """asyncpg's `reset` costs a round trip at each release; no statement here leaves anything behind to reset."""
+
+
+def describe(error: BaseException) -> str:
+    """An error for the log: PostgreSQL's own sentence, which names no values; otherwise the kind."""
+    if isinstance(error, asyncpg.PostgresError):
+        return f"{type(error).__name__}: {error.message}"
+    return f"{type(error).__name__}: {error}" if isinstance(error, OSError) else type(error).__name__

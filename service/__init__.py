@@ -1,0 +1,1 @@
+"""One process among others: instance, heartbeat, readiness, checks; what uvicorn leaves open."""

@@ -1,0 +1,78 @@
+"""Combinations of settings that work but will hurt, named at start and by `python gateway.py --check`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from urllib.parse import urlsplit
+
+import asyncpg
+
+from database.pool import describe
+from settings import Settings
+
+# A load balancer drops a connection that has been idle for so long, unless told otherwise.
+BALANCER_IDLE_SECONDS = 60
+
+
+def check_settings(settings: Settings) -> list[str]:
+    """A sentence for each combination, with the variables to change."""
+    warnings = []
+    if settings.ping_seconds >= BALANCER_IDLE_SECONDS:
+        warnings.append(
+            f"PING_SECONDS is {settings.ping_seconds:g}: a load balancer drops connections that are idle for "
+            f"{BALANCER_IDLE_SECONDS} s, so set it lower"
+        )
+    if settings.max_upstream_connections < settings.max_sessions:
+        warnings.append(
+            f"MAX_UPSTREAM_CONNECTIONS ({settings.max_upstream_connections}) is below MAX_SESSIONS "
+            f"({settings.max_sessions}): visitors will wait for each other's answers"
+        )
+    if settings.drain_seconds >= settings.stop_grace_seconds:
+        warnings.append(
+            f"DRAIN_SECONDS ({settings.drain_seconds:g}) is not below STOP_GRACE_SECONDS "
+            f"({settings.stop_grace_seconds:g}): the container will be killed before its turns are finished"
+        )
+    if settings.environment == "production":
+        warnings += [
+            f"FRONTEND_HOST has {origin}: in production it should be https"
+            for origin in sorted(settings.frontend_host)
+            if origin.startswith("http://")
+        ]
+    return warnings
+
+
+async def check_all(settings: Settings) -> list[str]:
+    return check_settings(settings) + await check_databases(settings)
+
+
+async def check_databases(settings: Settings) -> list[str]:
+    """The same for what only the databases can tell: whether they answer, and have enough connections."""
+    wanted = [
+        ("DATABASE_URL", settings.database_url, settings.db_pool_size),
+        ("FAQ_DATABASE_URL", settings.faq_database_url, settings.faq_db_pool_size),
+        ("LISTEN_DATABASE_URL", settings.listen_database_url or settings.database_url, 1),
+    ]
+    warnings, limits, sums = [], dict[str, int](), Counter[str]()
+    for name, dsn, connections in wanted:
+        server = urlsplit(dsn).netloc.rpartition("@")[2] or urlsplit(dsn).query
+        sums[server] += connections * settings.web_concurrency
+        try:
+            limits[server] = await _max_connections(dsn, settings.db_timeout)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            if name != "LISTEN_DATABASE_URL" or settings.listen_database_url:
+                warnings.append(f"{name} cannot be used: {describe(error)}")
+    for server, limit in limits.items():
+        if sums[server] > limit:
+            names = " and ".join(name for name, dsn, _ in wanted[:2] if server in dsn)
+            warnings.append(f"{names}: up to {sums[server]} connections are wanted, the server has {limit}")
+    return warnings
+
+
+async def _max_connections(dsn: str, timeout: float) -> int:
+    async with asyncio.timeout(timeout):
+        connection = await asyncpg.connect(dsn)
+        try:
+            return int(await connection.fetchval("SHOW max_connections"))
+        finally:
+            connection.terminate()

@@ -1,0 +1,170 @@
+"""One running gateway process: what it is made of, how it starts, lives beside others, and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+
+from chat.chat import Chat
+from chat.qna import LIST_MAX_AGE
+from common import metrics
+from common.errors import DatabaseError
+from common.logs import JsonFormatter, fields
+from common.tasks import TaskOwner
+from database.migrations import migrate_when_there
+from database.notices import Listener
+from database.pool import Database
+from database.single_flight import SingleFlight
+from service.checks import check_all
+from service.heartbeat import Heartbeat
+from service.readiness import check_readiness
+from settings import Settings
+
+logger = logging.getLogger("gateway.instance")
+
+BEAT_SECONDS = 1.0
+FLUSH_SECONDS = 1.0
+STOP_SECONDS = 3.0
+
+
+class Instance:
+    """What goes on while the process runs, beside what visitors ask for."""
+
+    def __init__(self, settings: Settings, id: int, chatdb: Database, card_qna_db: Database) -> None:
+        self.settings = settings
+        self.is_draining = False
+        self.chatdb = chatdb
+        self.chat = Chat(settings, id, chatdb, card_qna_db)
+        self.personas = SingleFlight(self._read_personas, LIST_MAX_AGE)
+        self._id = id
+        self._card_qna_db = card_qna_db
+        self._listener = Listener(settings.listen_database_url or settings.database_url, id, settings.db_timeout)
+        self._heartbeat = Heartbeat(id, chatdb)
+        self._tasks = TaskOwner("instance")
+        self._measured_at = time.monotonic()
+
+    @classmethod
+    @asynccontextmanager
+    async def run(cls, settings: Settings) -> AsyncIterator[Instance]:
+        """An instance that serves. Raises DatabaseError if ChatDB cannot be used; card_qna_db may come later."""
+        timeout, prepared = settings.db_timeout, settings.prepared_statements
+        chatdb = Database("chatdb", settings.database_url, settings.db_pool_size, timeout, prepared)
+        card_qna_db = Database("card_qna_db", settings.faq_database_url, settings.faq_db_pool_size, timeout, prepared)
+        try:
+            await chatdb.open()
+            await card_qna_db.open()
+            await migrate_when_there(chatdb)
+            row = await chatdb.fetchrow("join_instance")
+            if row is None:
+                raise DatabaseError
+            instance = cls(settings, row["id"], chatdb, card_qna_db)
+            try:
+                await instance._start()
+                yield instance
+            finally:
+                await instance._stop()
+        finally:
+            await asyncio.gather(chatdb.close(), card_qna_db.close())
+            metrics.forget_process()
+            logger.info("stopped")
+
+    def look_after(self, work: Coroutine[Any, Any, None]) -> None:
+        """Owns work that goes on for as long as the instance runs."""
+        self._tasks.start(work)
+
+    async def _start(self) -> None:
+        JsonFormatter.instance_id = self._id
+        delivery, qna = self.chat.delivery, self.chat.qna
+        self.look_after(self._listener.listen(delivery.look_at, delivery.look_around))
+        self.look_after(self._every(BEAT_SECONDS, self._beat))
+        self.look_after(self._every(FLUSH_SECONDS, qna.flush_views))
+        self.look_after(self._every(BEAT_SECONDS, self._measure))
+        self.look_after(self._warn())
+        try:
+            await qna.refresh()
+        except DatabaseError:
+            logger.warning("card_qna_db cannot be read yet; every question goes to the LLM server until it can")
+        self.look_after(self._every(self.settings.qna_refresh_seconds, qna.refresh))
+        try:
+            async with asyncio.timeout(self.settings.db_timeout):
+                await self._listener.has_listened.wait()
+        except TimeoutError:
+            logger.warning("there is no LISTEN connection yet; notices from other instances come late")
+        # What stands now stays; and what a turn leaves behind is seldom a cycle, so the collector may come less often.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(20_000, 20, 50)
+        logger.info("started")
+
+    async def _warn(self) -> None:
+        for warning in await check_all(self.settings):
+            logger.warning(warning)
+
+    async def _every(self, seconds: float, work: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            try:
+                await work()
+            except DatabaseError:
+                pass  # has been logged; the next time may do better
+            except Exception:
+                logger.exception("background work failed", extra=fields(work=work.__name__))
+
+    async def _beat(self) -> None:
+        """Shows that this instance lives, and takes up the turns of those that do not."""
+        if not await self._heartbeat.beat():
+            logger.warning("declared dead by the other instances; rejoining")
+            await self.chat.rejoin()
+        await self.chat.end_left_over()
+        if not self.is_draining:
+            await self.chat.take_over()
+
+    async def _measure(self) -> None:
+        """Brings the gauges up to date, once a second rather than at every change."""
+        now = time.monotonic()
+        metrics.loop_lag.set(max(0.0, now - self._measured_at - BEAT_SECONDS))
+        self._measured_at = now
+        for name, database in (("chatdb", self.chatdb), ("card_qna_db", self._card_qna_db)):
+            metrics.db_connections.labels(name).set(database.connections_in_use)
+        metrics.listen_age.set(now - self._listener.heard_at)
+        self.chat.measure()
+
+    async def _read_personas(self) -> bytes:
+        return orjson.dumps({"personas": [dict(row) for row in await self.chatdb.fetch("list_personas")]})
+
+    async def check(self) -> dict[str, str | None]:
+        """What this instance needs to serve: why it is missing, or None. What is in SHOWN_ONLY is not needed."""
+        return {
+            "draining": "the instance is stopping" if self.is_draining else None,
+            **await check_readiness(self.chatdb, self._card_qna_db, self._listener),
+            "llm_server": self.chat.llm_server.failure,
+        }
+
+    async def drain(self) -> None:
+        """Finishes the turns in hand within `drain_seconds`, taking no new ones, then closes the sockets."""
+        self.is_draining = True
+        logger.info("stopping", extra=fields(sessions=len(self.chat.sessions), turns=self.chat.in_hand))
+        try:
+            async with asyncio.timeout(self.settings.drain_seconds):
+                await self.chat.drain()
+        except TimeoutError:
+            logger.warning("turns handed over", extra=fields(turns=self.chat.in_hand))
+        await self.chat.sessions.close_all()
+
+    async def _stop(self) -> None:
+        """Stores what is queued, and leaves, so that the others take what it has not finished at once."""
+        await self.chat.stop(STOP_SECONDS)
+        await self._tasks.cancel(STOP_SECONDS)
+        try:
+            async with asyncio.timeout(STOP_SECONDS):
+                await self.chatdb.fetch("remove_instance", self._id, None)
+                await self.chat.qna.flush_views()
+        except (DatabaseError, TimeoutError):
+            logger.warning("could not say goodbye; the others will notice")

@@ -1,0 +1,1 @@
+"""The LLM server and the MCP server: call, check, translate."""

@@ -1,0 +1,93 @@
+"""What both servers reply, translated into answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+LISTS = ("card_list", "related_questions")
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the bot says; `payload` has `login_required`, and the LISTS that a tool gave."""
+
+    message: str
+    tool_name: str | None = None
+    payload: dict[str, Any] = field(default_factory=lambda: {"login_required": False})
+
+
+class ReplyUnusable(Exception):
+    """The reply is no JSON object, too large, or has no usable message."""
+
+
+def read_reply(body: bytes) -> Answer:
+    """Translates a reply of the LLM server. Raises ReplyUnusable."""
+    reply = _read_object(body)
+    tool = reply.get("tool_response")
+    if not tool:
+        return Answer(_message(reply))
+    tool_name, content = (
+        (tool.get("tool_name"), tool.get("tool_response_content")) if isinstance(tool, dict) else (None, None)
+    )
+    payload: dict[str, Any] = {"login_required": False}
+    message = reply
+    if isinstance(content, dict):
+        # One release nests the tool's own answer; its lists then stand in either place.
+        inner = content["answer"] if isinstance(content.get("answer"), dict) else {}
+        content = {**inner, **content, "answer": inner.get("answer", content.get("answer"))}
+        payload["login_required"] = content.get("login_required") is True
+        for key, name in (("card_list", "card_list"), ("relatedQuestions", "related_questions")):
+            if isinstance(content.get(key), list):
+                payload[name] = content[key]
+        if _is_usable(content["answer"]):
+            message = content
+    return Answer(_message(message), _clean(tool_name) if isinstance(tool_name, str) else None, _clean(payload))
+
+
+def read_recommendation(body: bytes) -> Answer:
+    """Translates a reply of the MCP server. Raises ReplyUnusable."""
+    reply = _read_object(body)
+    cards = reply.get("card_list")
+    if not isinstance(cards, list) or not isinstance(reply.get("login_required", False), bool):
+        raise ReplyUnusable("card_list is no list, or login_required no boolean")
+    return Answer(_message(reply), "consumption_recommend", _clean({"login_required": False, "card_list": cards}))
+
+
+def _read_object(body: bytes) -> dict[str, Any]:
+    try:
+        reply = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise ReplyUnusable("no JSON") from None
+    if not isinstance(reply, dict):
+        raise ReplyUnusable("no JSON object")
+    return reply
+
+
+def _is_usable(message: object) -> bool:
+    return isinstance(message, str) and bool(message.replace("\0", "").strip())
+
+
+def _message(reply: dict[str, Any]) -> str:
+    message = reply.get("answer")
+    if not _is_usable(message):
+        raise ReplyUnusable("no usable message")
+    return str(_clean(message))
+
+
+def _clean(value: Any) -> Any:
+    """The value without NUL characters, which PostgreSQL cannot store. Raises ReplyUnusable."""
+    try:
+        if b"\\u0000" not in orjson.dumps(value):
+            return value
+    except orjson.JSONEncodeError:
+        raise ReplyUnusable("nested too deeply") from None
+    if isinstance(value, str):
+        return value.replace("\0", "")
+    if isinstance(value, list):
+        return [_clean(item) for item in value]
+    if isinstance(value, dict):
+        return {_clean(key): _clean(item) for key, item in value.items()}
+    return value
