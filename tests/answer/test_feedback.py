@@ -38,13 +38,6 @@ async def test_feedback_may_be_changed_and_taken_back(default_gateway: Gateway, 
             assert default_world.feedback(visitor.session_id) == [is_helpful]
 
 
-async def test_feedback_sent_the_moment_the_answer_arrives_finds_it(default_gateway: Gateway) -> None:
-    async with visit(default_gateway) as visitor:
-        for _ in range(20):
-            frame = await visitor.ask(unique("빠른 피드백"))
-            give(default_gateway, frame["message_id"], True)
-
-
 async def test_the_front_ends_further_fields_are_ignored(default_gateway: Gateway) -> None:
     async with visit(default_gateway) as visitor:
         frame = await visitor.ask(unique("피드백"))

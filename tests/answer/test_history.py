@@ -2,7 +2,6 @@
 
 import uuid
 from datetime import datetime
-from typing import Any
 
 import pytest
 
@@ -103,11 +102,3 @@ async def test_a_session_id_that_is_no_uuid_is_a_422(default_gateway: Gateway, s
 async def test_wrong_path_and_query_are_reported_together(default_gateway: Gateway) -> None:
     response = default_gateway.http.get("/api/chat/history/nonsense?limit=0")
     assert_invalid(response, ("path", "session_id"))
-
-
-async def test_what_stands_in_it_is_what_was_shown(default_gateway: Gateway) -> None:
-    async with visit(default_gateway) as visitor:
-        frame: dict[str, Any] = await visitor.ask(unique("무엇?"))
-        answer = visitor.history()[-1]
-    assert answer["is_user"] is False
-    assert answer["content"] == frame["message"]

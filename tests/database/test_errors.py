@@ -5,10 +5,8 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
-from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from tests.support.backends import Held, answer
-from tests.support.chat import PLAIN_ANSWER, Visitor, visit
+from tests.support.chat import Visitor, visit
 from tests.support.gateway import ALLOWED_ORIGIN, Gateway
 from tests.support.http import assert_sentence
 from tests.support.network import TcpProxy
@@ -56,20 +54,6 @@ async def test_a_prompt_that_cannot_be_stored_is_an_error_and_the_connection_goe
         await visitor.goes_on()
 
 
-async def test_an_answer_that_cannot_be_stored_is_still_given(world: World, gateway: Gateway) -> None:
-    async with visit(gateway) as visitor:
-        text, held = unique("대답을 저장할 수 없는 질문"), Held(answer("그래도 대답"))
-        world.llm.on(text, held)
-        message_id = await visitor.prompt(text)
-        await world.llm.called(query=text)
-        with without(world, "ChatbotResponse"):
-            held.release()
-            frame = await visitor.receive()
-            assert set(frame) == PLAIN_ANSWER
-            assert (frame["message_id"], frame["message"]) == (message_id, "그래도 대답")
-        await visitor.goes_on()
-
-
 @pytest.mark.parametrize("table", ["Chat", "ChatSession", "ChatbotResponse", "Persona"])
 async def test_a_missing_table_is_a_500_with_a_sentence_and_passes(world: World, gateway: Gateway, table: str) -> None:
     (persona_id,) = add_personas(world.chatdb, unique("누구"))
@@ -107,57 +91,6 @@ def touching(
 def chatdb_proxy(postgres: PostgresServer) -> Iterator[TcpProxy]:
     with TcpProxy(postgres.port) as proxy:
         yield proxy
-
-
-@pytest.mark.parametrize("fault", ["cut", "freeze"])
-async def test_a_chatdb_that_is_away_is_a_500_within_the_time_limit_and_comes_back(
-    new_world: NewWorld, new_gateway: NewGateway, chatdb_proxy: TcpProxy, fault: str
-) -> None:
-    world = new_world()
-    url = world.chatdb.url_at(chatdb_proxy.port)
-    gateway = new_gateway(world, DATABASE_URL=url, DB_TIMEOUT="1")
-    add_personas(world.chatdb, "누구")
-    async with visit(gateway) as visitor:
-        frame = await visitor.ask(unique("질문"))
-        getattr(chatdb_proxy, fault)()
-        body = {"message_id": frame["message_id"], "is_helpful": True}
-        assert_sentence(gateway.http.get("/api/chat/personas"), 500)
-        assert_sentence(gateway.http.get(f"/api/chat/history/{visitor.session_id}"), 500)
-        assert_sentence(gateway.http.post("/api/chat/feedback", json=body), 500)
-        assert gateway.http.get("/api/health").status_code == 200
-        message_id = await visitor.prompt(unique("질문"))
-        assert await visitor.receive() == {
-            "error": "Internal Server Error: DB operation failed",
-            "message_id": message_id,
-        }
-        chatdb_proxy.mend()
-        await become(lambda: gateway.http.get("/api/chat/personas").status_code == 200)
-        await become(lambda: gateway.http.post("/api/chat/feedback", json=body).status_code == 200)
-    async with visit(gateway) as visitor:
-        await visitor.goes_on()
-
-
-async def test_without_a_database_no_session_is_begun_and_the_refusal_leaks_nothing(
-    new_world: NewWorld, new_gateway: NewGateway, chatdb_proxy: TcpProxy
-) -> None:
-    world = new_world()
-    url = world.chatdb.url_at(chatdb_proxy.port)
-    gateway = new_gateway(world, DATABASE_URL=url, DB_TIMEOUT="1")
-    chatdb_proxy.cut()
-    with pytest.raises((InvalidStatus, ConnectionClosed, AssertionError, KeyError)) as refusal:
-        async with visit(gateway):
-            pass
-    assert "asyncpg" not in str(refusal.value)
-    chatdb_proxy.mend()
-
-    async def works() -> bool:
-        try:
-            async with visit(gateway) as visitor:
-                return bool(visitor.session_id)
-        except (InvalidStatus, ConnectionClosed, KeyError):
-            return False
-
-    await become(works)
 
 
 async def test_a_failing_card_qna_db_stops_no_conversation(

@@ -17,7 +17,6 @@ POSTS: dict[str, dict[str, Any]] = {
     "/api/login": {"session_id": UNKNOWN, "persona_id": 1},
     "/api/login/persona_id": {"session_id": UNKNOWN},
 }
-FOREIGN_ORIGIN = "http://127.0.0.1:4174"
 SLASHES = pytest.mark.parametrize("slash", ["", "/"])
 EVERY_POST = pytest.mark.parametrize("path", POSTS)
 
@@ -71,20 +70,6 @@ def test_health_is_exactly_ok(default_gateway: Gateway) -> None:
 )
 def test_an_unknown_path_is_a_404_with_a_sentence(default_gateway: Gateway, path: str) -> None:
     assert_sentence(default_gateway.http.get(default_gateway.base_url + path), 404)
-
-
-@pytest.mark.parametrize(
-    ("method", "path"),
-    [("POST", path) for path in GETS]
-    + [("GET", path) for path in POSTS]
-    + [("DELETE", "/api/login"), ("PUT", "/api/chat/feedback"), ("PATCH", "/api/health")]
-    + [("POST", f"/api/chat/history/{UNKNOWN}")],
-)
-@SLASHES
-def test_a_wrong_method_is_a_405_with_a_sentence(default_gateway: Gateway, method: str, path: str, slash: str) -> None:
-    response = default_gateway.http.request(method, path + slash)
-    assert_sentence(response, 405)
-    assert "GET" in response.headers["allow"] or "POST" in response.headers["allow"]
 
 
 @pytest.mark.parametrize("path", GETS)
@@ -212,31 +197,6 @@ def test_unknown_fields_are_ignored(default_gateway: Gateway, path: str) -> None
     assert_sentence(default_gateway.http.post(path, json=more | POSTS[path]), 404)
 
 
-def padded(path: str, size: int) -> bytes:
-    """The path's body with an unknown field that makes it this many bytes long."""
-    body = json.dumps(POSTS[path] | {"pad": ""}).encode()
-    return body[:-2] + b"x" * (size - len(body)) + body[-2:]
-
-
-@EVERY_POST
-def test_a_body_may_have_65536_bytes(default_gateway: Gateway, path: str) -> None:
-    body = padded(path, 65536)
-    assert len(body) == 65536
-    assert_sentence(post(default_gateway, path, body), 404)
-
-
-@EVERY_POST
-@pytest.mark.parametrize("size", [65537, 1_000_000])
-def test_a_longer_body_is_a_413(default_gateway: Gateway, path: str, size: int) -> None:
-    assert_sentence(post(default_gateway, path, padded(path, size)), 413)
-
-
-@EVERY_POST
-def test_a_longer_body_without_a_length_is_a_413(default_gateway: Gateway, path: str) -> None:
-    chunks = (b" " * 8192 for _ in range(9))
-    assert_sentence(post(default_gateway, path, chunks), 413)
-
-
 @EVERY_POST
 def test_a_body_in_chunks_is_one_body(default_gateway: Gateway, path: str) -> None:
     chunks = (bytes([byte]) for byte in json.dumps(POSTS[path]).encode())
@@ -251,15 +211,6 @@ def test_the_allowed_origin_may_read_answers_and_errors(default_gateway: Gateway
     for response in responses:
         assert response.headers["access-control-allow-origin"] == ALLOWED_ORIGIN
         assert "origin" in response.headers["vary"].lower()
-
-
-@pytest.mark.parametrize(
-    "origin", [FOREIGN_ORIGIN, "https://127.0.0.1:4173", "null", ALLOWED_ORIGIN + ".example.com", "http://127.0.0.1"]
-)
-def test_a_foreign_origin_may_not_read(default_gateway: Gateway, origin: str) -> None:
-    for path in GETS:
-        response = default_gateway.http.get(path, headers={"origin": origin})
-        assert "access-control-allow-origin" not in response.headers
 
 
 @pytest.mark.parametrize(("path", "method"), [(path, "POST") for path in POSTS] + [("/api/qna/faq", "GET")])
@@ -280,19 +231,3 @@ def test_a_preflight_from_the_allowed_origin_is_granted(
     allowed = response.headers["access-control-allow-methods"].replace(" ", "").split(",")
     assert method in allowed
     assert "content-type" in response.headers["access-control-allow-headers"].lower()
-
-
-def test_a_preflight_from_a_foreign_origin_is_not_granted(default_gateway: Gateway) -> None:
-    headers = {"origin": FOREIGN_ORIGIN, "access-control-request-method": "POST"}
-    response = default_gateway.http.options("/api/login", headers=headers)
-    assert "access-control-allow-origin" not in response.headers
-
-
-def test_no_error_tells_what_the_program_is_made_of(default_gateway: Gateway) -> None:
-    for response in (
-        default_gateway.http.get("/nothing"),
-        default_gateway.http.post("/api/login", json={"session_id": "x", "persona_id": []}),
-        post(default_gateway, "/api/login", b"[" * 60000),
-    ):
-        for word in ("Traceback", "orjson", "asyncpg", "starlette", ".py", "File "):
-            assert word not in response.text

@@ -1,23 +1,20 @@
-"""Limits of requests and of sessions."""
+"""Limits of requests: body and head."""
 
-import asyncio
 import json
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack
 
 import pytest
-from websockets.exceptions import InvalidStatus
 
-from tests.support.chat import Visitor, new_id, visit
+from tests.support.chat import new_id
 from tests.support.gateway import Gateway
 from tests.support.http import assert_sentence
-from tests.support.waiting import PATIENCE_SECONDS, become
-from tests.support.world import NewGateway, NewWorld, World, unique
+from tests.support.waiting import PATIENCE_SECONDS
+from tests.support.world import NewWorld, World
 
 pytestmark = pytest.mark.anyio
 
-BODY_BYTES, SESSIONS = 512, 5
+BODY_BYTES = 512
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +25,7 @@ def world(new_world: NewWorld) -> World:
 @pytest.fixture(scope="module")
 def gateway(world: World) -> Iterator[Gateway]:
     """A gateway with small limits."""
-    with Gateway(world.settings | {"MAX_BODY_BYTES": str(BODY_BYTES), "MAX_SESSIONS": str(SESSIONS)}) as gateway:
+    with Gateway(world.settings | {"MAX_BODY_BYTES": str(BODY_BYTES)}) as gateway:
         yield gateway
 
 
@@ -103,47 +100,3 @@ def test_a_content_length_without_sense_is_refused(gateway: Gateway, length: byt
         client.sendall(b"POST /api/login HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-length: " + length + b"\r\n\r\n{}")
         assert client.recv(65536).startswith(b"HTTP/1.1 4")
     assert gateway.http.get("/api/health").status_code == 200
-
-
-async def refused(gateway: Gateway) -> int:
-    """The status with which a handshake is refused; 101 if it is not."""
-    try:
-        async with gateway.connect():
-            return 101
-    except InvalidStatus as error:
-        body = json.loads(error.response.body or b"")
-        assert list(body) == ["detail"]
-        assert isinstance(body["detail"], str)
-        return error.response.status_code
-
-
-async def test_the_handshake_of_one_session_too_many_is_503(gateway: Gateway) -> None:
-    """The others go on, and when one leaves there is room again."""
-    async with AsyncExitStack() as stack:
-        visitors = [await stack.enter_async_context(visit(gateway)) for _ in range(SESSIONS)]
-        assert await refused(gateway) == 503
-        assert await refused(gateway) == 503
-        for visitor in visitors:
-            assert (await visitor.ask(unique("우리는 계속")))["sender"] == "bot"
-        await visitors[0].leave()
-
-        async def has_room() -> bool:
-            return await refused(gateway) == 101
-
-        await become(has_room, what="there is room again")
-
-
-async def test_handshakes_at_the_same_moment_do_not_slip_through(world: World, new_gateway: NewGateway) -> None:
-    """Forty at once, with room for ten: ten are accepted."""
-    gateway = new_gateway(world, MAX_SESSIONS="10")
-    async with AsyncExitStack() as stack:
-
-        async def enter() -> Visitor | None:
-            try:
-                return await stack.enter_async_context(visit(gateway))
-            except InvalidStatus as error:
-                assert error.response.status_code == 503
-                return None
-
-        visitors = await asyncio.gather(*(enter() for _ in range(40)))
-        assert sum(visitor is not None for visitor in visitors) == 10

@@ -23,7 +23,6 @@ from tests.support.cluster import (
     instance_ids,
     locked,
     prompts_of,
-    receive_all,
     resume,
     tally,
     until_closed,
@@ -287,28 +286,6 @@ async def test_view_counts_are_not_lost_when_the_signal_comes_while_they_are_wri
         assert await ended(gateway) == 0
     await become(lambda: waiting_for_locks(world.card_qna) == 0)
     assert world.card_qna.value(views, question) >= before + 10
-
-
-async def test_a_rolling_restart_keeps_a_conversation_whole(new_world: NewWorld) -> None:
-    """Two instances replaced one after the other while a visitor asks on: every prompt is answered once, in order."""
-    world = new_world()
-    with Cluster(world, 2) as cluster:
-        session, since, ids = "", "", []
-        for stopping in list(cluster)[:2]:
-            async with visit(stopping) if not session else resume(stopping, session, since) as visitor:
-                session = visitor.session_id
-                for _ in range(3):
-                    frame = await visitor.ask(unique("갈아 끼우기"))
-                    ids.append(frame["message_id"])
-                ids.extend([await visitor.prompt(unique("갈아 끼우는 중")) for _ in range(3)])
-                frames = await receive_all(visitor, 3)
-                since = frames[-1]["timestamp"]
-                stopping.process.send_signal(signal.SIGTERM)
-                assert (await until_closed(visitor.socket))[1] == RESTART
-            cluster.launch().wait_until_healthy()
-            assert await ended(stopping) == 0
-        assert prompts_of(world.chatdb, session) == ids
-        assert tally(world.chatdb) == Tally(12, 12, 0, 0)
 
 
 def test_told_to_stop_before_it_has_started_it_ends(world: World) -> None:

@@ -104,24 +104,8 @@ async def test_a_lone_surrogate_is_an_error_and_the_connection_goes_on(default_g
         await visitor.goes_on()
 
 
-async def test_a_message_of_4000_characters_is_taken(default_gateway: Gateway, default_world: World) -> None:
-    async with visit(default_gateway) as visitor:
-        text = unique("가").ljust(4000, "가")
-        assert (await visitor.ask(text))["message"] == f"re: {text}"
-        assert default_world.turns(visitor.session_id)[0]["prompt"] == text
-
-
 async def test_further_keys_are_ignored(default_gateway: Gateway) -> None:
     async with visit(default_gateway) as visitor:
         text = unique("안녕")
         more: dict[str, Any] = {"sender": "user", "timestamp": "yesterday", "session_id": 17, "": None, "is_user": []}
         assert (await visitor.ask(text, **more))["message"] == f"re: {text}"
-
-
-async def test_an_id_in_capitals_is_a_uuid(default_gateway: Gateway) -> None:
-    async with visit(default_gateway) as visitor:
-        message_id = new_id().upper()
-        await visitor.prompt(unique("안녕"), message_id)
-        frame = await visitor.receive()
-        assert frame["sender"] == "bot"
-        assert frame["message_id"].upper() == message_id

@@ -167,11 +167,13 @@ async def test_the_id_of_a_push_cannot_be_used_for_a_prompt(three: Cluster) -> N
 
 
 async def test_ids_are_compared_as_uuids_whatever_their_case(three: Cluster) -> None:
-    """An id in capitals is the same id."""
-    message = unique("대문자")
+    """An id in capitals is an id, and the same as in small letters."""
+    message, message_id = unique("대문자"), new_id()
     async with visit(three[0]) as visitor:
-        first = await visitor.ask(message)
-        await visitor.prompt(message, first["message_id"].upper())
+        await visitor.prompt(message, message_id.upper())
+        first = await visitor.receive()
+        assert (first["message_id"].lower(), first["message"]) == (message_id, f"re: {message}")
+        await visitor.prompt(message, message_id)
         assert await visitor.receive() == first
         assert tally(three.world.chatdb, visitor.session_id) == ONE
 

@@ -9,7 +9,6 @@ import httpx
 import pytest
 
 from tests.support.backends import (
-    CallBack,
     Drip,
     Drop,
     Hang,
@@ -25,7 +24,6 @@ from tests.support.chat import Visitor, new_id, visit
 from tests.support.gateway import Gateway
 from tests.support.http import assert_sentence
 from tests.support.network import RefusedPort
-from tests.support.waiting import become
 from tests.support.world import NewGateway, NewWorld, World, add_personas, unique
 
 pytestmark = pytest.mark.anyio
@@ -86,15 +84,6 @@ async def test_the_mcp_server_is_asked_exactly_once_with_session_and_persona(
     assert call.json == {"session_id": visitor.session_id, "persona_id": persona_id}
 
 
-async def test_the_mcp_server_sees_the_tie_when_it_calls_back(visitor: Visitor, mcp: McpStub, persona_id: int) -> None:
-    assert persona_of(visitor) is None
-    call_back = CallBack(visitor.gateway.base_url, recommendation("추천"))
-    mcp.on_session(visitor.session_id, call_back)
-    assert (await login(visitor, persona_id)).status_code == 200
-    assert call_back.answers == [(200, {"persona_id": persona_id})]
-    assert persona_of(visitor) == persona_id
-
-
 async def test_the_session_stays_alive_while_the_mcp_server_works(
     visitor: Visitor, mcp: McpStub, persona_id: int
 ) -> None:
@@ -109,20 +98,6 @@ async def test_the_session_stays_alive_while_the_mcp_server_works(
         held.release()
         assert (await logging_in).status_code == 200
     assert (await visitor.receive())["message"] == "늦은 추천"
-
-
-async def test_the_push_carries_the_id_of_the_prompt_that_required_the_login(
-    visitor: Visitor, default_world: World, persona_id: int
-) -> None:
-    text = unique("내 소비에 맞는 카드는?")
-    default_world.llm.on(text, login_required_answer())
-    asked = await visitor.ask(text)
-    assert asked["login_required"] is True
-    await login(visitor, persona_id)
-    pushed = await visitor.receive()
-    assert pushed["message_id"] == asked["message_id"]
-    assert pushed["login_required"] is False
-    assert datetime.fromisoformat(pushed["timestamp"]) > datetime.fromisoformat(asked["timestamp"])
 
 
 async def test_a_push_without_a_prompt_before_it_carries_an_id_of_its_own(visitor: Visitor, persona_id: int) -> None:
@@ -152,13 +127,6 @@ async def test_an_empty_card_list_is_no_failure(visitor: Visitor, mcp: McpStub, 
     assert pushed.get("card_list", []) == []
 
 
-async def test_a_push_of_a_hundred_kilobytes_arrives(visitor: Visitor, mcp: McpStub, persona_id: int) -> None:
-    cards = [f"카드 {number} " + "가" * 300 for number in range(110)]
-    mcp.on_session(visitor.session_id, recommendation("많습니다.", cards))
-    assert (await login(visitor, persona_id)).status_code == 200
-    assert (await visitor.receive())["card_list"] == cards
-
-
 async def test_another_login_changes_the_persona(visitor: Visitor, default_world: World, persona_id: int) -> None:
     await login(visitor, persona_id)
     await visitor.receive()
@@ -167,20 +135,6 @@ async def test_another_login_changes_the_persona(visitor: Visitor, default_world
     assert persona_of(visitor) == persona_id + 1
     stored = 'SELECT persona_id FROM "ChatSession" WHERE session_id = $1::text::uuid'
     assert default_world.chatdb.value(stored, visitor.session_id) == persona_id + 1
-
-
-async def test_prompts_after_the_login_are_stored_with_the_persona(
-    visitor: Visitor, default_world: World, persona_id: int
-) -> None:
-    await visitor.ask(unique("전"))
-    await login(visitor, persona_id)
-    await visitor.receive()
-    await visitor.ask(unique("후"))
-    rows = default_world.chatdb.fetch(
-        'SELECT persona_id FROM "Chat" WHERE session_id = $1::text::uuid AND is_user ORDER BY created_at',
-        visitor.session_id,
-    )
-    assert [row["persona_id"] for row in rows] == [None, persona_id]
 
 
 async def test_a_login_of_one_session_is_no_other_sessions_business(
@@ -194,17 +148,6 @@ async def test_a_login_of_one_session_is_no_other_sessions_business(
 
 
 # Feedback on a push
-
-
-async def test_feedback_on_a_push_without_a_prompt_finds_it(
-    visitor: Visitor, default_world: World, persona_id: int
-) -> None:
-    await login(visitor, persona_id)
-    pushed = await visitor.receive()
-    body = {"message_id": pushed["message_id"], "is_helpful": True}
-    response = visitor.gateway.http.post("/api/chat/feedback", json=body)
-    assert response.json() == {"status": "success", "message_id": pushed["message_id"], "feedback_received": True}
-    assert default_world.feedback(visitor.session_id) == [True]
 
 
 async def test_feedback_under_a_prompt_with_answer_and_push_goes_to_the_newest(
@@ -230,20 +173,6 @@ async def test_a_session_that_never_was_is_a_404(default_gateway: Gateway, perso
     body = {"session_id": new_id(), "persona_id": persona_id}
     assert_sentence(default_gateway.http.post("/api/login", json=body), 404)
     assert_sentence(default_gateway.http.post("/api/login/persona_id", json=body), 404)
-
-
-async def test_a_closed_session_is_a_404(default_gateway: Gateway, default_world: World, persona_id: int) -> None:
-    async with visit(default_gateway) as visitor:
-        assert persona_of(visitor) is None
-    body = {"session_id": visitor.session_id, "persona_id": persona_id}
-
-    def gone() -> bool:
-        return default_gateway.http.post("/api/login/persona_id", json=body).status_code == 404
-
-    await become(gone)
-    assert_sentence(default_gateway.http.post("/api/login/persona_id", json=body), 404)
-    assert_sentence(default_gateway.http.post("/api/login", json=body), 404)
-    assert default_world.mcp.calls_with(session_id=visitor.session_id) == []
 
 
 @pytest.mark.parametrize("offset", [1000, 2**31 - 1000])
@@ -344,16 +273,3 @@ async def test_a_nul_in_a_recommendation_is_no_server_error(visitor: Visitor, mc
     assert response.status_code in (200, 502)
     if response.status_code == 200:
         assert "\x00" not in str(await visitor.receive())
-
-
-async def test_a_visitor_who_leaves_during_the_login_finds_the_push_in_the_history(
-    default_gateway: Gateway, mcp: McpStub, persona_id: int
-) -> None:
-    held = Held(recommendation("아무도 없지만"))
-    async with visit(default_gateway) as visitor:
-        mcp.on_session(visitor.session_id, held)
-        logging_in = asyncio.create_task(login(visitor, persona_id))
-        await mcp.called(session_id=visitor.session_id)
-    held.release()
-    assert (await logging_in).status_code == 200
-    assert [entry["content"] for entry in visitor.history()] == ["아무도 없지만"]

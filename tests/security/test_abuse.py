@@ -7,7 +7,7 @@ import resource
 import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -299,25 +299,6 @@ async def _open(gateway: Gateway, count: int) -> list[ClientConnection]:
             return connection
 
     return await asyncio.gather(*(one() for _ in range(count)))
-
-
-async def test_a_client_that_reads_nothing_and_answers_no_ping_is_gone_in_the_end(world: World) -> None:
-    """Also where what waits for it is too little to hold up a sender: there, only the pings can find out."""
-    settings = world.settings | {"PING_SECONDS": "1", "PROMPTS_PER_MINUTE": "1000"}
-    with Gateway(settings, start="python") as gateway, RawSocket(gateway, receive_buffer=2048) as deaf:
-        session_id = deaf.handshake()
-        with suppress(ConnectionError):  # it may be gone before it has sent all of it
-            for _ in range(60):
-                deaf.send_json({"message_id": new_id(), "message": "가" * 4000})
-                await asyncio.sleep(0.02)
-
-        async def is_gone() -> bool:
-            async with gateway.async_http() as http:
-                answer = await http.post("/api/login/persona_id", json={"session_id": session_id})
-            return answer.status_code == 404
-
-        check: Callable[[], Awaitable[bool]] = is_gone
-        await become(check, what="the session has ended")
 
 
 async def test_a_head_or_a_body_that_does_not_end_costs_its_sender_the_connection(

@@ -7,6 +7,7 @@ import pytest
 from tests.support.backends import Held, answer
 from tests.support.chat import visit
 from tests.support.cluster import Cluster, holder_of, persona_id
+from tests.support.http import assert_sentence
 from tests.support.waiting import become
 from tests.support.world import unique
 
@@ -60,7 +61,8 @@ async def test_a_login_to_a_session_that_left_is_404_on_every_instance(three: Cl
     await become(lambda: holder_of(chatdb, visitor.session_id) is None, what="the session has ended")
     for gateway in three:
         body = {"session_id": visitor.session_id, "persona_id": personas[0]}
-        assert gateway.http.post("/api/login", json=body).status_code == 404
+        assert_sentence(gateway.http.post("/api/login", json=body), 404)
+    assert three.world.mcp.calls_with(session_id=visitor.session_id) == []
     held.release()
 
 
@@ -92,7 +94,7 @@ async def test_feedback_the_moment_an_answer_is_seen_is_found_on_another_instanc
         assert three[1].http.post("/api/login", json=login).status_code == 200
         push = await visitor.receive()
         body = {"message_id": push["message_id"], "is_helpful": True}
-        assert three[2].http.post("/api/chat/feedback", json=body).status_code == 200
+        assert three[2].http.post("/api/chat/feedback", json=body).json()["message_id"] == push["message_id"]
         history = await asyncio.to_thread(visitor.history)
         assert history[-1]["is_helpful"] is True
 

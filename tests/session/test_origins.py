@@ -56,7 +56,7 @@ async def status(gateway: Gateway, origin: str, **headers: str) -> int:
 
 
 async def test_the_list_counts_scheme_host_and_port_and_nothing_less(gateway: Gateway) -> None:
-    for origin in (ALLOWED, ALSO_ALLOWED):
+    for origin in (ALLOWED, ALSO_ALLOWED, gateway.base_url):
         assert await status(gateway, origin) == 101, origin
     for origin in (
         "http://chat.example.com",
@@ -74,6 +74,14 @@ async def test_the_list_counts_scheme_host_and_port_and_nothing_less(gateway: Ga
         "https://*",
         "*",
         "NULL",
+        "null",
+        "file://",
+        "",
+        "chrome-extension://abcdefgh",
+        "http://example.org/https://chat.example.com",
+        f"https://127.0.0.1:{gateway.port}",
+        f"http://127.0.0.1:{gateway.port + 1}",
+        "http://127.0.0.1",
         "https://",
         "//chat.example.com",
     ):

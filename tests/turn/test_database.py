@@ -123,12 +123,14 @@ async def test_errors_come_and_it_recovers_by_itself(cluster: Cluster, fault: st
                     client.post("/api/login", json={"session_id": visitor.session_id, "persona_id": 1}),
                     client.get("/api/health"),
                     client.get("/api/health/ready"),
+                    client.get(f"/api/chat/history/{visitor.session_id}"),
                 )
             assert_sentence(responses[0], 500)
             assert_sentence(responses[1], 500)
             assert responses[2].json() == {"status": "ok"}
             if fault != "read-only":
                 assert responses[3].status_code == 503
+                assert_sentence(responses[4], 500)
             await visitor.nothing_pending()
         await until_it_works(visitor)
         await until_it_works(other)

@@ -162,50 +162,22 @@ async def test_many_sessions_each_get_their_own_answers(default_gateway: Gateway
             group.create_task(talk())
 
 
+@pytest.mark.parametrize("way", ["closed", "cut"])
 async def test_a_visitor_who_leaves_has_the_turn_finished_and_stored(
-    default_gateway: Gateway, default_world: World
+    default_gateway: Gateway, default_world: World, way: str
 ) -> None:
     text, held = unique("느린 질문"), Held(answer("늦은 대답"))
     default_world.llm.on(text, held)
     async with visit(default_gateway) as visitor:
         await visitor.prompt(text)
         await default_world.llm.called(query=text)
+        if way == "cut":
+            visitor.socket.transport.abort()
     held.release()
     (call,) = default_world.llm.calls_with(query=text)
     await become(lambda: default_world.turns(visitor.session_id)[0]["answer"] == "늦은 대답")
     assert not call.abandoned
     assert [entry["content"] for entry in visitor.history()] == [text, "늦은 대답"]
-
-
-async def test_a_visitor_whose_connection_breaks_has_the_turn_finished_and_stored(
-    default_gateway: Gateway, default_world: World
-) -> None:
-    text, held = unique("느린 질문"), Held(answer("늦은 대답"))
-    default_world.llm.on(text, held)
-    async with visit(default_gateway) as visitor:
-        await visitor.prompt(text)
-        await default_world.llm.called(query=text)
-        visitor.socket.transport.abort()
-    held.release()
-    await become(lambda: default_world.turns(visitor.session_id)[0]["answer"] == "늦은 대답")
-
-
-async def test_the_persona_is_still_told_while_a_turn_of_a_visitor_who_left_runs(
-    default_gateway: Gateway, default_world: World
-) -> None:
-    text, held = unique("느린 질문"), Held(answer("늦은 대답"))
-    default_world.llm.on(text, held)
-    async with visit(default_gateway) as visitor:
-        await visitor.prompt(text)
-        await default_world.llm.called(query=text)
-    body = {"session_id": visitor.session_id}
-
-    def status() -> int:
-        return default_gateway.http.post("/api/login/persona_id", json=body).status_code
-
-    assert status() == 200
-    held.release()
-    await become(lambda: status() == 404)
 
 
 TEXTS = {
