@@ -1,6 +1,7 @@
 """Fixtures that every test may use. Anything with `default` in its name is shared: bring your own ids."""
 
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,21 @@ from tests.support.postgres import Database, PostgresServer
 from tests.support.processes import dismiss_guardian
 from tests.support.world import GatewayFactory, NewGateway, NewWorld, World, add_personas
 
+LONGEST = (
+    "page/test_connection.py",
+    "page/test_looks.py",
+    "security/test_abuse.py",
+    "instance/test_stopping.py",
+    "instance/test_lost_machine.py",
+    "observability/test_metrics.py",
+    "turn/test_database.py",
+)
 _OUTPUT_SHOWN = 6000  # characters of a gateway's output in the report of a failed test
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest come first, so that no process is left alone with one of them at the end."""
+    items.sort(key=lambda item: item.path.relative_to(Path(__file__).parent).as_posix() not in LONGEST)
 
 
 @pytest.hookimpl(wrapper=True)
