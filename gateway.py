@@ -1,7 +1,5 @@
 """The gateway: its routes, its errors, its life. Run by `uvicorn gateway:app` or `python gateway.py`."""
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import multiprocessing
@@ -17,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Mount, Route, WebSocketRoute
 
 from common import logs
-from handlers import chat, health, login, pages, qna, ws
+from handlers import pages, rest, ws
 from handlers.responses import EXCEPTION_HANDLERS
 from service.checks import check_all
 from service.edge import Edge
@@ -30,18 +28,18 @@ KEEP_ALIVE_SECONDS = (
 )
 
 ROUTES = [
-    Route("/api/health", health.get_health),
-    Route("/api/health/ready", health.get_readiness),
-    Route("/metrics", health.get_metrics),
+    Route("/api/health", pages.get_health),
+    Route("/api/health/ready", pages.get_readiness),
+    Route("/metrics", pages.get_metrics),
     WebSocketRoute("/api/chat/ws", ws.chat),
-    Route("/api/chat/feedback", chat.set_feedback, methods=["POST"]),
-    Route("/api/chat/personas", chat.list_personas),
-    Route("/api/chat/history/{session_id}", chat.get_history),
-    Route("/api/login", login.login, methods=["POST"]),
-    Route("/api/login/persona_id", login.get_persona_id, methods=["POST"]),
-    Route("/api/login/personas", chat.list_personas),
-    Route("/api/qna/faq", qna.list_faqs),
-    Route("/api/qna/terms", qna.list_terms),
+    Route("/api/chat/feedback", rest.set_feedback, methods=["POST"]),
+    Route("/api/chat/personas", rest.list_personas),
+    Route("/api/chat/history/{session_id}", rest.get_history),
+    Route("/api/login", rest.login, methods=["POST"]),
+    Route("/api/login/persona_id", rest.get_persona_id, methods=["POST"]),
+    Route("/api/login/personas", rest.list_personas),
+    Route("/api/qna/faq", rest.list_faqs),
+    Route("/api/qna/terms", rest.list_terms),
     Route("/", pages.get_root),
     Route("/docs", pages.show("docs.html")),
     Route("/openapi.json", pages.show("openapi.json")),

@@ -1,7 +1,5 @@
 """Fills "Persona" from a JSON file: adds new ones, updates descriptions, keeps ids; a bad file changes nothing."""
 
-from __future__ import annotations
-
 import argparse
 import asyncio
 import sys

@@ -1,7 +1,5 @@
 """The settings: read from the environment and `.env`, checked together, reported together."""
 
-from __future__ import annotations
-
 import math
 import os
 import re

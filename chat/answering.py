@@ -1,6 +1,6 @@
 """What is answered to a prompt: from memory, or by the LLM server."""
 
-from __future__ import annotations
+from dataclasses import dataclass
 
 from chat.answers import Answers
 from chat.qna import Qna
@@ -10,17 +10,17 @@ from upstream.llm import LlmServer
 from upstream.replies import Answer
 
 
+@dataclass(eq=False)
 class Answering:
-    """Finds the answer to a turn and has it stored. Holds nothing, and no database connection meanwhile."""
+    """Finds the answer to a turn and hands it on to be stored. Holds no database connection meanwhile."""
 
-    def __init__(self, qna: Qna, llm_server: LlmServer, answers: Answers) -> None:
-        self._qna = qna
-        self._llm_server = llm_server
-        self._answers = answers
+    qna: Qna
+    llm_server: LlmServer
+    answers: Answers
 
     async def answer(self, turn: Turn) -> None:
         turn.mark("wait")
-        known = self._qna.find(turn.text)
+        known = self.qna.find(turn.text)
         if turn.is_too_old:
             outcome, answer = "too_old", Answer(LLM_TIMEOUT)
         elif known is not None:
@@ -28,8 +28,8 @@ class Answering:
             known.count_view()
         else:
             outcome = "llm"
-            answer = await self._llm_server.dispatch(turn.text, turn.session_id, str(turn.message_id))
+            answer = await self.llm_server.dispatch(turn.text, turn.session_id, str(turn.message_id))
             turn.mark("upstream")
         OUTCOMES[outcome].inc()  # now: to store the answer may take as long as the database is away
-        await self._answers.store(turn, answer)
+        await self.answers.store(turn, answer)
         turn.log(outcome)

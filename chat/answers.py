@@ -1,7 +1,5 @@
 """Answers and pushes stored, each exactly once, and handed on to delivery."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from datetime import UTC, datetime
@@ -10,7 +8,7 @@ from uuid import UUID
 import asyncpg
 
 from chat.delivery import Delivery
-from chat.frames import AnswerRow, StoredAnswer
+from chat.frames import StoredAnswer, answer_row
 from chat.turn import Turn
 from common import metrics
 from common.errors import DatabaseError, RowRefused
@@ -35,29 +33,26 @@ class Answers:
         self._max_unstored = max_unstored
         self._chatdb = chatdb
         self._delivery = delivery
-        self._stored = BatchedStatement(chatdb, "store_answers", AnswerRow, apart="session_id")
+        self._stored = BatchedStatement(chatdb, "store_answers", apart="session_id")
         self._loop = asyncio.get_running_loop()
 
     async def store(self, turn: Turn, answer: Answer) -> None:
         """Stores the answer to a turn, however long the database is away; the visitor gets it meanwhile."""
-        row = AnswerRow.of(turn.session_id, turn.message_id, new_uuid(), answer)
+        row = answer_row(turn.session_id, turn.message_id, id := new_uuid(), answer)
         try:
             try:
-                stored = await self._stored.put(row)
+                rows = await self._stored.put(**row)
             except DatabaseError as error:
-                stored = await self._store_late(row, turn, answer, error)
+                unstored = StoredAnswer(id, turn.message_id, datetime.now(UTC), answer)
+                shown_at = await self._delivery.show(turn.session_id, unstored)
+                rows = await self._store_late(row | {"sent_at": shown_at}, error)
         except RowRefused:
             logger.error("answer lost: it could not be stored", extra=fields(message_id=turn.message_id))
             return
-        turn.mark("store_answer")
-        await self._hand_on(turn.session_id, turn.message_id, answer, stored)
+        await self.send(turn, answer, rows)
 
-    async def _store_late(
-        self, row: AnswerRow, turn: Turn, answer: Answer, error: DatabaseError
-    ) -> asyncpg.Record | None:
-        """Shows an answer that cannot be stored now, and stores it when it can be. Raises RowRefused if never."""
-        unstored = StoredAnswer(row.chat_id, turn.message_id, datetime.now(UTC), answer)
-        row = row._replace(sent_at=await self._delivery.show(turn.session_id, unstored))
+    async def _store_late(self, row: dict[str, object], error: DatabaseError) -> list[asyncpg.Record]:
+        """Stores an answer that has been shown, as soon as the database can. Raises RowRefused if it never can."""
         if self.unstored >= self._max_unstored:
             raise RowRefused from error
         self.unstored += 1
@@ -65,54 +60,48 @@ class Answers:
             while not isinstance(error, RowRefused):
                 await asyncio.sleep(RETRY_SECONDS)
                 try:
-                    stored = await self._stored.put(row)
-                    if stored is None:
+                    rows = await self._stored.put(**row)
+                    if rows and rows[0]["created_at"] is None:
                         # The first attempt was done after all, late and with a time of its own.
-                        await self._chatdb.fetch("set_answer_time", row.chat_id, row.sent_at)
-                    return stored
+                        await self._chatdb.fetch("set_answer_time", row["chat_id"], row["sent_at"])
+                    return rows
                 except DatabaseError as again:
                     error = again
             raise error
         finally:
             self.unstored -= 1
 
-    async def store_with_prompt(self, turn: Turn, answer: Answer) -> asyncpg.Record | None:
+    async def store_with_prompt(self, turn: Turn, answer: Answer) -> list[asyncpg.Record]:
         """Stores a prompt in one statement with its answer, which is to be sent then.
 
-        None if the prompt was stored before, or if that fails: by itself the prompt may still be stored.
+        Nothing if the prompt was stored before, or if that fails: by itself the prompt may still be stored.
         """
-        row = AnswerRow.of(turn.session_id, turn.message_id, new_uuid(), answer)
-        storing = self._stored.put(row._replace(prompt=turn.text))
+        row = answer_row(turn.session_id, turn.message_id, new_uuid(), answer)
+        storing = self._stored.put(**row | {"prompt": turn.text})
         limit = self._loop.call_later(WITH_PROMPT_SECONDS, _give_up, storing)  # cheaper than asyncio.timeout
         try:
-            return await storing
+            rows = await storing
         except DatabaseError:
-            return None
+            return []
         finally:
             limit.cancel()
+        return rows if rows and rows[0]["created_at"] else []
 
-    async def send(self, turn: Turn, answer: Answer, stored: asyncpg.Record) -> None:
-        """Hands on an answer that was stored with its prompt."""
+    async def send(self, turn: Turn, answer: Answer, rows: list[asyncpg.Record]) -> None:
+        """Hands on the answer to a turn that was stored."""
         turn.mark("store_answer")
-        await self._hand_on(turn.session_id, turn.message_id, answer, stored)
+        if rows:  # otherwise there is no such session any more
+            await self._delivery.deliver(turn.session_id, turn.message_id, answer, rows[0])
 
     async def push(self, session_id: UUID, prompt_id: UUID | None, answer: Answer) -> None:
         """Stores a push, which carries the prompt's id or its own, and sends it. Raises DatabaseError."""
-        row = AnswerRow.of(session_id, prompt_id, new_uuid(), answer)
-        stored = await self._stored.put(row._replace(is_push=True))
-        if stored is not None:
-            metrics.pushes.labels("local" if self._delivery.is_here(stored["instance_id"]) else "remote").inc()
-        await self._hand_on(session_id, prompt_id or row.chat_id, answer, stored)
-
-    async def _hand_on(self, session_id: UUID, message_id: UUID, answer: Answer, stored: asyncpg.Record | None) -> None:
-        if stored is None:
-            # Another instance was first, or an attempt that had seemed to fail: what is stored is what is sent.
-            await self._delivery.announce(session_id)
-        else:
-            sent = StoredAnswer(stored["chat_id"], message_id, stored["created_at"], answer)
-            await self._delivery.deliver(session_id, sent, stored["previous_at"], stored["instance_id"])
+        row = answer_row(session_id, prompt_id, id := new_uuid(), answer)
+        for stored in await self._stored.put(**row | {"is_push": True}):
+            is_here = stored["instance_id"] == self._delivery.instance_id
+            metrics.pushes.labels("local" if is_here else "remote").inc()
+            await self._delivery.deliver(session_id, prompt_id or id, answer, stored)
 
 
-def _give_up(storing: asyncio.Future[asyncpg.Record | None]) -> None:
+def _give_up(storing: asyncio.Future[list[asyncpg.Record]]) -> None:
     if not storing.done():
-        storing.set_result(None)
+        storing.set_result([])

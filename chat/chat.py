@@ -1,17 +1,13 @@
 """The parts of the chat on one instance, each made of those that it hands on to."""
 
-from __future__ import annotations
-
 import asyncio
 
 from chat.answering import Answering
 from chat.answers import Answers
 from chat.delivery import Delivery
-from chat.elsewhere import Elsewhere
 from chat.logins import Logins
 from chat.prompts import Prompts
 from chat.qna import Qna
-from chat.session_rows import SessionRows
 from chat.sessions import Sessions
 from chat.turns import Turns
 from common import metrics
@@ -26,38 +22,22 @@ class Chat:
     """A prompt goes from `prompts` to its lane in `turns`, and its answer from there to the visitor's socket."""
 
     def __init__(self, settings: Settings, instance_id: int, chatdb: Database, card_qna_db: Database) -> None:
-        self._instance_id = instance_id
-        self._chatdb = chatdb
-        self.llm_server = LlmServer(settings)
-        self._mcp_server = McpServer(settings)
-        self.qna = Qna(card_qna_db, settings.max_qna_rows)
+        self.llm_server, self._mcp_server = LlmServer(settings), McpServer(settings)
         notifier = Notifier(chatdb)
-        self._rows = SessionRows(settings, instance_id, chatdb)
-        self.sessions = Sessions(instance_id, chatdb, self._rows, notifier, settings.send_timeout)
-        self.delivery = Delivery(instance_id, chatdb, self.sessions, self._rows, notifier)
+        self.qna = Qna(card_qna_db, settings.max_qna_rows)
+        self.sessions = Sessions(settings, instance_id, chatdb, notifier)
+        self.delivery = Delivery(instance_id, self.sessions, notifier)
         self._answers = Answers(chatdb, self.delivery, settings.max_unstored_answers)
-        answering = Answering(self.qna, self.llm_server, self._answers)
-        self.turns = Turns(answering, Elsewhere(instance_id, chatdb, self.delivery))
-        self.prompts = Prompts(settings, instance_id, chatdb, self.delivery, self._answers, self.qna, self.turns)
         self.logins = Logins(chatdb, self._mcp_server, self._answers)
+        answering = Answering(self.qna, self.llm_server, self._answers)
+        self.turns = Turns(instance_id, chatdb, self.delivery, answering)
+        max_pending = settings.max_pending_prompts
+        self.prompts = Prompts(max_pending, chatdb, self.qna, self.delivery, self._answers, self.turns)
 
     @property
     def in_hand(self) -> int:
         """Turns and logins that are being worked on."""
-        return len(self.turns) + len(self.logins)
-
-    async def rejoin(self) -> None:
-        """Takes back the sessions that the other instances took for ended. Raises DatabaseError."""
-        await self._rows.reclaim(self.sessions)
-        self.delivery.look_around()
-
-    async def end_left_over(self) -> None:
-        """Ends sessions whose end could not be stored when they left. Raises DatabaseError."""
-        await self._rows.end_left_over()
-
-    async def take_over(self) -> None:
-        """Takes turns that no living instance answers, and prompts that are stored after all. Raises DatabaseError."""
-        self.turns.take_over(await self._chatdb.fetch("take_turns", self._instance_id, self.prompts.in_doubt()))
+        return len(self.turns) + len(self.logins.in_hand)
 
     def measure(self) -> None:
         """Brings the gauges up to date."""
@@ -68,10 +48,10 @@ class Chat:
 
     async def drain(self) -> None:
         """Until every turn and every login in hand is done."""
-        await asyncio.gather(self.turns.drain(), self.logins.drain())
+        await asyncio.gather(self.turns.drain(), self.logins.in_hand.wait())
 
     async def stop(self, within: float) -> None:
         """Lets go of what is left; another instance takes it up."""
-        await asyncio.gather(*(part.stop(within) for part in (self.prompts, self.turns, self.delivery)))
+        await asyncio.gather(*(part.tasks.cancel(within) for part in (self.prompts, self.turns, self.delivery)))
         await self.sessions.stop()
         await asyncio.gather(self.llm_server.close(), self._mcp_server.close())

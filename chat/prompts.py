@@ -1,11 +1,8 @@
 """Prompts taken from visitors: known, too many, stored, or claimed."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time
-from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -21,22 +18,12 @@ from common import errors
 from common.tasks import TaskOwner
 from database.batches import BatchedStatement
 from database.pool import Database
-from settings import Settings
 
 logger = logging.getLogger("gateway.prompts")
 
 # For so long a prompt whose storing failed is looked for: the statement may have been done after all, and late.
 IN_DOUBT_SECONDS = 60.0
 MAX_IN_DOUBT = 10_000
-
-
-class PromptRow(NamedTuple):
-    """What store_prompts takes."""
-
-    id: UUID
-    session_id: UUID
-    content: str
-    instance_id: int
 
 
 class Prompts:
@@ -46,26 +33,18 @@ class Prompts:
     """
 
     def __init__(
-        self,
-        settings: Settings,
-        instance_id: int,
-        chatdb: Database,
-        delivery: Delivery,
-        answers: Answers,
-        qna: Qna,
-        turns: Turns,
+        self, max_pending: int, chatdb: Database, qna: Qna, delivery: Delivery, answers: Answers, turns: Turns
     ) -> None:
-        self._instance_id = instance_id
+        self._max_in_hand = max_pending + 1
         self._chatdb = chatdb
+        self._qna = qna
         self._delivery = delivery
         self._answers = answers
-        self._qna = qna
         self._turns = turns
-        self._max_in_hand = settings.max_pending_prompts + 1
-        self._stored = BatchedStatement(chatdb, "store_prompts", PromptRow, apart="id")
+        self._stored = BatchedStatement(chatdb, "store_prompts", apart="id")
         self._in_doubt: dict[UUID, float] = {}
         self._held: dict[UUID, list[tuple[Turn, Session]]] = {}
-        self._tasks = TaskOwner("prompts")
+        self.tasks = TaskOwner("prompts")
 
     def take(self, session: Session, message_id: UUID, text: str) -> None:
         """Takes a prompt from a visitor; what becomes of it is sent to them. Raises Refused if it is not taken."""
@@ -83,39 +62,40 @@ class Prompts:
         if session.id in self._held:
             self._held[session.id].append((turn, session))
         elif not count and (known := self._qna.find(text)):
-            self._tasks.start(self._store_with_answer(turn, session, known))
+            self.tasks.start(self._store_with_answer(turn, session, known))
         else:
             self._store(turn, session)
 
     def _store(self, turn: Turn, session: Session) -> None:
-        stored = self._stored.put(PromptRow(turn.message_id, turn.session_id, turn.text, self._instance_id))
+        row = {"id": turn.message_id, "session_id": turn.session_id, "content": turn.text}
+        stored = self._stored.put(**row, instance_id=self._delivery.instance_id)
+        stored.add_done_callback(lambda stored: self._on_stored(turn, session, stored))
 
-        def on_stored(stored: asyncio.Future[asyncpg.Record | None]) -> None:
-            error = stored.exception()
-            if error is None and stored.result() is not None:
-                turn.mark("store_prompt")
-                self._turns.line_up(turn)
-            else:
-                self._tasks.start(self._claim(turn, session, error))
+    def _on_stored(self, turn: Turn, session: Session, stored: asyncio.Future[list[asyncpg.Record]]) -> None:
+        error = stored.exception()
+        if error is None and stored.result():
+            self._line_up(turn)
+        else:
+            self.tasks.start(self._claim(turn, session, error))
 
-        stored.add_done_callback(on_stored)
+    def _line_up(self, turn: Turn) -> None:
+        turn.mark("store_prompt")
+        self._turns.line_up(turn)
 
     async def _store_with_answer(self, turn: Turn, session: Session, known: Known) -> None:
         """Stores a prompt that no other stands before in one statement with its answer; the next ones wait for that."""
         held = self._held[session.id] = []
-        stored = None
+        rows: list[asyncpg.Record] = []
         try:
-            stored = await self._answers.store_with_prompt(turn, known.answer)
+            rows = await self._answers.store_with_prompt(turn, known.answer)
         finally:
             del self._held[session.id]
-            if stored is None:
-                self._store(turn, session)
-            for one in held:
+            for one in held if rows else [(turn, session), *held]:
                 self._store(*one)
-        if stored is not None:
+        if rows:
             OUTCOMES[known.kind].inc()
             known.count_view()
-            await self._answers.send(turn, known.answer, stored)
+            await self._answers.send(turn, known.answer, rows)
             turn.log(known.kind)
             self._turns.remove(turn)
 
@@ -125,26 +105,25 @@ class Prompts:
             if error is not None:
                 raise error
             if await self._is_to_be_answered(turn, session):
-                turn.mark("store_prompt")
-                self._turns.line_up(turn)
+                self._line_up(turn)
                 return
         except errors.Refused as refused:
-            await session.refuse(refused)
+            await session.socket.refuse(refused)
         except Exception as failure:
             self._delivery.look_at(session.id)  # it may even have been answered
-            is_database = isinstance(failure, errors.DatabaseError)
             if len(self._in_doubt) < MAX_IN_DOUBT:
                 self._in_doubt[turn.message_id] = time.monotonic() + IN_DOUBT_SECONDS
-            await session.refuse(
-                errors.Refused(errors.DB_FAILED if is_database else errors.UNKNOWN_ERROR, turn.message_id)
-            )
+            is_database = isinstance(failure, errors.DatabaseError)
+            text = errors.DB_FAILED if is_database else errors.UNKNOWN_ERROR
+            await session.socket.refuse(errors.Refused(text, turn.message_id))
             if not is_database:
-                raise
+                logger.exception("prompt failed")
         self._turns.remove(turn)
 
     async def _is_to_be_answered(self, turn: Turn, session: Session) -> bool:
         """Whether a prompt that was stored before is to be answered here. Raises Refused, DatabaseError."""
-        known = await self._chatdb.fetchrow("claim_prompt", turn.message_id, turn.session_id, self._instance_id)
+        instance_id = self._delivery.instance_id
+        known = await self._chatdb.fetchrow("claim_prompt", turn.message_id, turn.session_id, instance_id)
         if known is None:
             logger.error("a prompt's session is no longer in the database")
             raise errors.DatabaseError
@@ -154,7 +133,7 @@ class Prompts:
             OUTCOMES["duplicate"].inc()
         if known["created_at"] is not None:
             answer = StoredAnswer.from_row(known)
-            if answer.created_at > session.outbox.sent_at:
+            if answer.created_at > session.sent_at:
                 self._delivery.look_at(session.id)  # it is on its way, behind what was stored before it
             else:
                 await session.socket.send(answer.to_frame())
@@ -165,9 +144,6 @@ class Prompts:
         now = time.monotonic()
         self._in_doubt = {id: until for id, until in self._in_doubt.items() if until > now}
         return [id for id in self._in_doubt if self._turns.find(id) is None]
-
-    async def stop(self, within: float) -> None:
-        await self._tasks.cancel(within)
 
 
 def _already_used(message_id: UUID) -> errors.Refused:

@@ -1,44 +1,98 @@
-"""A session whose socket is on this instance."""
+"""A session whose socket is on this instance: each answer and push is sent once, in the order of their times."""
 
-from __future__ import annotations
-
-import logging
+import asyncio
+from datetime import datetime, timedelta
 from uuid import UUID
 
-import orjson
-
-from chat.outbox import Outbox
+from chat.frames import StoredAnswer
 from chat.socket import Socket
 from common import metrics
-from common.errors import Refused
+from common.errors import OPENED_ELSEWHERE, SUPERSEDED
 from common.limits import Window
-from common.logs import fields, session_hash
-
-logger = logging.getLogger("gateway.sessions")
+from database.batches import BatchedStatement
 
 
 class Session:
-    """`connection_no` counts how often it was resumed, `prompts` those of the last minute."""
+    """Everything stored up to `sent_at` has been sent.
 
-    __slots__ = ("connection_no", "id", "outbox", "prompts", "socket")
+    An answer comes with the time of the one before it. Where that is not `sent_at`, another instance stored something
+    in between, and what is stored is read and sent. A notice, a resume and a reconnect are read in the same way.
+    `connection_no` counts how often the session was resumed, `prompts` those of the last minute.
+    """
 
-    def __init__(self, id: UUID, connection_no: int, socket: Socket, outbox: Outbox, prompts: Window) -> None:
+    __slots__ = ("_lock", "_shown", "_unsent", "_watchers", "connection_no", "has_news", "id", "prompts", "sent_at",
+                 "socket")  # fmt: skip
+
+    def __init__(
+        self, id: UUID, connection_no: int, socket: Socket, sent_at: datetime, prompts: Window, unsent: BatchedStatement
+    ) -> None:
         self.id = id
         self.connection_no = connection_no
         self.socket = socket
-        self.outbox = outbox
+        self.sent_at = sent_at
         self.prompts = prompts
+        self.has_news = False  # something unsent may have been stored since the last read began
+        self._unsent = unsent
+        self._lock = asyncio.Lock()
+        self._shown: set[UUID] | None = None
+        self._watchers: set[asyncio.Event] | None = None
 
-    @property
-    def is_resumed(self) -> bool:
-        return self.connection_no > 0
+    async def begin(self, first_frame: bytes, *, has_news: bool = False) -> None:
+        """Sends the first frame, and then with news what is unsent; deliveries wait. Raises DatabaseError."""
+        self.has_news = has_news
+        async with self._lock:
+            await self.socket.send(first_frame)
+            await self._send_unsent()
 
-    async def refuse(self, refused: Refused) -> None:
-        """Answers a frame with an error."""
-        metrics.prompts.labels(refused.reason).inc()
-        about = fields(session=session_hash(self.id), message_id=refused.message_id, reason=refused.reason)
-        logger.info("prompt refused", extra=about)
-        frame = {"error": refused.text}
-        if refused.message_id is not None:
-            frame["message_id"] = str(refused.message_id)
-        await self.socket.send(orjson.dumps(frame))
+    async def deliver(self, stored: StoredAnswer, previous_at: datetime) -> None:
+        """Sends an answer, after whatever was stored before it. Raises DatabaseError."""
+        async with self._lock:
+            if stored.created_at <= self.sent_at:
+                return
+            if previous_at == self.sent_at:
+                await self._send_once(stored)
+            else:
+                self.has_news = True
+                await self._send_unsent()
+
+    async def catch_up(self) -> None:
+        """Sends what is stored and was not sent. Raises DatabaseError."""
+        if self.has_news:
+            return  # the read that others wait for has not begun
+        self.has_news = True
+        async with self._lock:
+            await self._send_unsent()
+
+    async def _send_unsent(self) -> None:
+        while self.has_news and self.socket.is_open:
+            self.has_news = False
+            rows = await self._unsent.put(session_id=self.id, sent_at=self.sent_at)
+            if not rows or rows[0]["connection_no"] > self.connection_no:
+                await self.socket.close(SUPERSEDED, OPENED_ELSEWHERE)
+                return
+            for row in rows:
+                if row["id"] is not None:
+                    await self._send_once(StoredAnswer.from_row(row))
+                    metrics.caught_up.inc()
+                    self.has_news = self.has_news or row["has_more"]
+
+    async def show(self, unstored: StoredAnswer) -> datetime:
+        """Sends an answer that could not be stored yet, and not again when it is; the time under which it was sent."""
+        created_at = max(unstored.created_at, self.sent_at + timedelta(microseconds=1))
+        self._shown = (self._shown or set()) | {unstored.id}
+        await self.socket.send(unstored._replace(created_at=created_at).to_frame())
+        return created_at
+
+    async def _send_once(self, stored: StoredAnswer) -> None:
+        if self._shown and stored.id in self._shown:
+            self._shown.discard(stored.id)
+        else:
+            await self.socket.send(stored.to_frame())
+        self.sent_at = stored.created_at
+        for watcher in self._watchers or ():
+            watcher.set()
+        self._watchers = None
+
+    def watch(self, watcher: asyncio.Event) -> None:
+        """Has the event set when an answer is sent next."""
+        self._watchers = (self._watchers or set()) | {watcher}

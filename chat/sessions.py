@@ -1,43 +1,41 @@
 """The sessions whose sockets are on this instance: opened, resumed, superseded, left."""
 
-from __future__ import annotations
-
 import asyncio
 import time
 from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 import orjson
 from starlette.websockets import WebSocket
 
-from chat.outbox import Outbox, Unsent
 from chat.session import Session
-from chat.session_rows import SessionRows
 from chat.socket import CLOSE_SECONDS, Socket
-from common import close_codes, errors, metrics
+from common import errors, metrics
 from common.ids import new_uuid, read_uuid
 from common.limits import Window
 from common.tasks import TaskOwner
-from database.batches import BatchedQuery
+from database.batches import BatchedStatement
 from database.notices import Notifier
 from database.pool import Database
+from settings import Settings
 
 WINDOW_SECONDS = 60.0  # in which prompts are counted
+RETRY_SECONDS = 5.0
+MAX_UNSENT_READ = 50  # sessions; what is read of each may be ten times MAX_REPLY_BYTES
 
 
 class Sessions:
-    """The sessions of this instance by id."""
+    """The sessions by id, and their rows in ChatDB."""
 
-    def __init__(
-        self, instance_id: int, chatdb: Database, rows: SessionRows, notifier: Notifier, send_timeout: float
-    ) -> None:
+    def __init__(self, settings: Settings, instance_id: int, chatdb: Database, notifier: Notifier) -> None:
+        self._settings = settings
         self._instance_id = instance_id
-        self._rows = rows
+        self._chatdb = chatdb
         self._notifier = notifier
-        self._send_timeout = send_timeout
-        self._unsent = BatchedQuery(chatdb, "list_unsent_answers", Unsent, apart="session_id")
+        self._opened = BatchedStatement(chatdb, "open_sessions", apart="session_id")
+        self._ended = BatchedStatement(chatdb, "end_sessions", apart="session_id")
+        self._unsent = BatchedStatement(chatdb, "list_unsent_answers", apart="session_id", max_rows=MAX_UNSENT_READ)
         self._here: dict[UUID, Session] = {}
         self._opening = 0
         self._left = asyncio.Event()
@@ -57,43 +55,41 @@ class Sessions:
         self._opening += 1
         try:
             session = await self._resume(websocket, requested, since) if requested else None
-            return session or await self._open_new(websocket, is_resume_refused=bool(requested))
+            return session or await self._open_new(websocket, {"resumed": False} if requested else {})
         finally:
             self._opening -= 1
 
-    async def _open_new(self, websocket: WebSocket, is_resume_refused: bool) -> Session:
+    async def _open_new(self, websocket: WebSocket, more: dict[str, object]) -> Session:
         id = new_uuid()
-        session = self._here[id] = self._make(websocket, id, 0, await self._rows.open(id), prompts=0)
+        rows = await self._opened.put(session_id=id, instance_id=self._instance_id)
+        if not rows:
+            raise errors.DatabaseError
+        session = self._here[id] = self._make(websocket, id, 0, rows[0]["last_answer_at"])
         metrics.sessions_opened.labels("new").inc()
-        hello: dict[str, Any] = {"session_id": str(id)}
-        if is_resume_refused:
-            hello["resumed"] = False
-        await session.outbox.begin(orjson.dumps(hello))
+        await session.begin(orjson.dumps({"session_id": str(id)} | more))
         return session
 
     async def _resume(self, websocket: WebSocket, requested: str, since: datetime | None) -> Session | None:
         id = read_uuid(requested)
-        row = id and await self._rows.resume(id)
+        row = id and await self._chatdb.fetchrow("resume_session", id, self._instance_id, self._settings.resume_hours)
         if not id or not row:
             return None
         # A time in the future would make the answers until then look as if they had been sent.
         sent_at = min(since or row["last_answer_at"], row["last_answer_at"])
-        session = self._make(websocket, id, row["connection_no"], sent_at, row["prompts"])
+        session = self._make(websocket, id, row["connection_no"], sent_at)
+        session.prompts.count(time.monotonic(), row["prompts"])
         self._put_in_place(session, row["instance_before"])
         metrics.sessions_opened.labels("resumed").inc()
         try:
-            await session.outbox.begin(orjson.dumps({"session_id": str(id), "resumed": True}), has_news=True)
+            await session.begin(orjson.dumps({"session_id": str(id), "resumed": True}), has_news=True)
         except BaseException:
             self.leave(session)
             raise
         return session
 
-    def _make(self, websocket: WebSocket, id: UUID, connection_no: int, sent_at: datetime, prompts: int) -> Session:
-        socket = Socket(websocket, id, self._send_timeout)
-        outbox = Outbox(socket, self._unsent, id, connection_no, sent_at)
-        window = Window(WINDOW_SECONDS)
-        window.count(time.monotonic(), prompts)
-        return Session(id, connection_no, socket, outbox, window)
+    def _make(self, websocket: WebSocket, id: UUID, connection_no: int, sent_at: datetime) -> Session:
+        socket = Socket(websocket, id, self._settings.send_timeout)
+        return Session(id, connection_no, socket, sent_at, Window(WINDOW_SECONDS), self._unsent)
 
     def _put_in_place(self, session: Session, instance_before: int | None) -> None:
         """Closes the older sockets of a resumed session, here and elsewhere; of two at once the newer stays."""
@@ -103,8 +99,8 @@ class Sessions:
         else:
             self._here[session.id] = session
         if older is not None:
-            self._tasks.start(older.socket.close(close_codes.SUPERSEDED, errors.OPENED_ELSEWHERE))
-        if instance_before not in (None, self._instance_id):
+            self._tasks.start(older.socket.close(errors.SUPERSEDED, errors.OPENED_ELSEWHERE))
+        if instance_before is not None and instance_before != self._instance_id:
             self._tasks.start(self._notifier.notify(instance_before, session.id))
 
     def leave(self, session: Session) -> bool:
@@ -114,12 +110,31 @@ class Sessions:
             return False
         del self._here[session.id]
         self._left.set()
-        self._tasks.start(self._rows.end(session))
+        self._tasks.start(self._end(session))
         return True
+
+    async def _end(self, session: Session) -> None:
+        while True:
+            try:
+                await self._ended.put(session_id=session.id, connection_no=session.connection_no)
+                return
+            except errors.DatabaseError:
+                await asyncio.sleep(RETRY_SECONDS)
+
+    async def list_behind(self) -> list[UUID]:
+        """Those that may have been superseded, or have answers that were not sent. Raises DatabaseError."""
+        here = [[session.id, session.connection_no, session.sent_at] for session in self]
+        rows = await self._chatdb.fetch("list_sessions_behind", *_columns(here, 3))
+        return [row["session_id"] for row in rows]
+
+    async def reclaim(self) -> None:
+        """Takes back what is still its own after the others declared this instance dead. Raises DatabaseError."""
+        here = [[session.id, session.connection_no] for session in self]
+        await self._chatdb.fetch("reclaim_sessions", self._instance_id, *_columns(here, 2))
 
     async def close_all(self) -> None:
         """Closes every socket because the instance stops, and waits until they are gone, a few seconds at most."""
-        closing = [session.socket.close(close_codes.RESTARTING, errors.RESTARTING) for session in self]
+        closing = [session.socket.close(errors.SERVICE_RESTART, errors.RESTARTING) for session in self]
         await asyncio.gather(*closing)
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
@@ -131,8 +146,13 @@ class Sessions:
                 session.socket.drop()
 
     async def stop(self) -> None:
+        """Gives the ends of sessions a moment to be stored; whoever finds this instance gone ends the rest."""
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._tasks.wait()
         except TimeoutError:
             await self._tasks.cancel(CLOSE_SECONDS)
+
+
+def _columns(rows: list[list[object]], count: int) -> list[list[object]]:
+    return [[row[n] for row in rows] for n in range(count)]

@@ -1,16 +1,17 @@
 """One visitor's WebSocket: every send ends, whether the visitor reads or not."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from uuid import UUID
 
+import orjson
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from common import metrics
+from common.errors import Refused
 from common.logs import fields, session_hash
 
-logger = logging.getLogger("gateway.socket")
+logger = logging.getLogger("gateway.sessions")
 
 CLOSE_SECONDS = 2.0
 
@@ -18,13 +19,13 @@ CLOSE_SECONDS = 2.0
 class Socket:
     """Sends and closes; never raises for a visitor who left."""
 
-    __slots__ = ("_send_timeout", "_session_id", "_transport", "_websocket", "close_reason", "is_open")
+    __slots__ = ("_hash", "_send_timeout", "_transport", "_websocket", "close_reason", "is_open")
 
     def __init__(self, websocket: WebSocket, session_id: UUID, send_timeout: float) -> None:
         self.is_open = True
         self.close_reason: str | None = None
         self._websocket = websocket
-        self._session_id = session_id
+        self._hash = session_hash(session_id)
         self._transport = websocket.scope.get("gateway.transport")
         self._send_timeout = send_timeout
 
@@ -40,10 +41,18 @@ class Socket:
             async with asyncio.timeout(self._send_timeout):
                 await self._websocket.send(message)
         except TimeoutError:
-            logger.warning("session dropped: it does not read", extra=fields(session=session_hash(self._session_id)))
+            logger.warning("session dropped: it does not read", extra=fields(session=self._hash))
             self.drop()
         except (RuntimeError, WebSocketDisconnect, OSError):
             self.is_open = False
+
+    async def refuse(self, refused: Refused) -> None:
+        """Answers a frame with an error."""
+        metrics.prompts.labels(refused.reason).inc()
+        about = fields(session=self._hash, message_id=refused.message_id, reason=refused.reason)
+        logger.info("prompt refused", extra=about)
+        id = {} if refused.message_id is None else {"message_id": str(refused.message_id)}
+        await self.send(orjson.dumps({"error": refused.text} | id))
 
     async def close(self, code: int, reason: str) -> None:
         """Closes the socket, by force if the visitor does not let it be closed."""

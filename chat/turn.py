@@ -1,7 +1,5 @@
 """What stands in a session's line: a prompt to be answered here, or one that another instance answers."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time
@@ -42,19 +40,14 @@ class Turn:
     def log(self, outcome: str) -> None:
         """The line of a turn that is done."""
         self.mark("send")
-        about = fields(
-            session=session_hash(self.session_id),
-            message_id=self.message_id,
-            outcome=outcome,
-            milliseconds=self.milliseconds,
-        )
-        logger.info("turn", extra=about)
+        about = {"session": session_hash(self.session_id), "message_id": self.message_id, "outcome": outcome}
+        logger.info("turn", extra=fields(**about, milliseconds=self.milliseconds))
 
 
 class TurnElsewhere:
     """A prompt of a resumed session that another instance answers: what comes after it waits for that answer.
 
-    `is_over` is set when nobody has to wait for it any more, `has_news` when that may be so.
+    `is_over` when nobody has to wait for it any more; `has_news` is set when that may be so.
     """
 
     __slots__ = ("has_news", "is_over", "message_id", "session_id")

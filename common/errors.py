@@ -1,8 +1,9 @@
 """The kinds of error, and every sentence of one that a visitor or a front-end developer can see."""
 
-from __future__ import annotations
-
 from uuid import UUID
+
+# Why the gateway closes a WebSocket
+POLICY_VIOLATION, INTERNAL_ERROR, SERVICE_RESTART, SUPERSEDED = 1008, 1011, 1012, 4001
 
 # WebSocket error frames
 INVALID_JSON = "Invalid JSON format"

@@ -1,7 +1,5 @@
 """Ids of asyncpg's own class, which costs a fifth of the standard library's to make, to look up and to store."""
 
-from __future__ import annotations
-
 import re
 from uuid import UUID, uuid4
 

@@ -1,7 +1,5 @@
 """How much may come within a time."""
 
-from __future__ import annotations
-
 import math
 
 

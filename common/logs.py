@@ -1,7 +1,5 @@
 """Logs: JSON lines in production, readable ones in development; nothing that was said, no whole session id."""
 
-from __future__ import annotations
-
 import asyncio
 import hashlib
 import logging

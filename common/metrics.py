@@ -1,7 +1,5 @@
 """What `/metrics` shows. With several workers in one container any of them shows the sum over all."""
 
-from __future__ import annotations
-
 import contextlib
 import multiprocessing
 import os
@@ -34,7 +32,7 @@ from prometheus_client import (
 from prometheus_client import generate_latest as generate
 from prometheus_client.multiprocess import MultiProcessCollector
 
-from common.version import VERSION
+from common import VERSION
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 IS_SHARED = "PROMETHEUS_MULTIPROC_DIR" in os.environ

@@ -1,7 +1,5 @@
 """Background work with an owner: its exceptions are logged, and it can be waited for and cancelled."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 from collections.abc import Coroutine, Iterator

@@ -1,19 +1,16 @@
 """The schema of ChatDB, brought up to date."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time
 
 from common.errors import DatabaseError
 from common.logs import fields
-from database.pool import Database, describe
-from database.statements import list_migrations
+from database.pool import SQL, Database, describe
 
 logger = logging.getLogger("gateway.database")
 
-MIGRATIONS = list_migrations("chatdb")
+MIGRATIONS = sorted((SQL / "chatdb" / "migrations").glob("*.sql"))
 MIGRATION_LOCK = 0x6361_7264  # any number that no other program locks in ChatDB
 MIGRATION_TIMEOUT = 600.0  # seconds; taking over a large database rewrites its tables
 START_SECONDS, RETRY_SECONDS = 30.0, 1.0

@@ -1,12 +1,10 @@
 """Notices from one instance to another that something happened to a session: both ends of LISTEN and NOTIFY."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -20,31 +18,24 @@ logger = logging.getLogger("gateway.notices")
 
 WATCH_SECONDS = 2.0
 RECONNECT_SECONDS = (0.1, 2.0)
-NOTIFY_TRIES = 3
-RETRY_SECONDS = 1.0
-# First key of each instance's advisory lock; the second is its id.
-INSTANCE_LOCK = 0x6761_7465
+NOTIFY_TRIES, RETRY_SECONDS = 3, 1.0
+INSTANCE_LOCK = 0x6761_7465  # first key of each instance's advisory lock; the second is its id
 
 
 def _channel_of(instance_id: int) -> str:
     return f"gateway_instance_{instance_id}"
 
 
-class Notice(NamedTuple):
-    session_id: str
-    channel: str
-
-
 class Notifier:
     """Tells instances, each on its own channel, to look at a session."""
 
     def __init__(self, chatdb: Database) -> None:
-        self._notices = BatchedStatement(chatdb, "notify_instances", Notice, apart="session_id")
+        self._notices = BatchedStatement(chatdb, "notify_instances", apart="session_id")
 
     async def notify(self, instance_id: int, session_id: UUID) -> None:
         for _ in range(NOTIFY_TRIES):
             try:
-                await self._notices.put(Notice(str(session_id), _channel_of(instance_id)))
+                await self._notices.put(session_id=str(session_id), channel=_channel_of(instance_id))
                 return
             except DatabaseError:
                 await asyncio.sleep(RETRY_SECONDS)
@@ -65,21 +56,21 @@ class Listener:
         self.is_listening = False
         self.has_listened = asyncio.Event()
 
-    async def listen(self, on_notice: Callable[[UUID], None], on_connected: Callable[[], None]) -> None:
+    async def listen(self, on_notice: Callable[[UUID], None], on_connected: Callable[[], Awaitable[None]]) -> None:
         """Calls `on_notice` with the id of each session it is told of.
 
         And `on_connected` after every connect, since notices may have been missed before.
         """
         pause, longest = RECONNECT_SECONDS
         while True:
-            connection: asyncpg.Connection[asyncpg.Record] | None = None
+            connection: Any = None
             try:
                 connection = await asyncpg.connect(self._dsn, timeout=self._timeout, command_timeout=self._timeout)
                 channel = _channel_of(self._instance_id)
                 await connection.add_listener(channel, lambda c, pid, channel, payload: on_notice(UUID(str(payload))))
-                on_connected()
+                await on_connected()
                 await self._watch(connection)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, DatabaseError) as error:
                 logger.warning("LISTEN connection lost", extra=fields(error=describe(error)))
             finally:
                 pause = RECONNECT_SECONDS[0] if self.is_listening else min(pause * 2, longest)
@@ -88,20 +79,15 @@ class Listener:
                     connection.terminate()
             await asyncio.sleep(pause)
 
-    async def _watch(self, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    async def _watch(self, connection: Any) -> None:
         """Raises an error as soon as the connection is known to be lost."""
         lost = asyncio.Event()
         connection.add_termination_listener(lambda _: lost.set())
-        has_lock = False
+        take_lock, has_lock = "SELECT pg_try_advisory_lock($1::int, $2::int)", False
         while True:
             # A backend whose connection died silently may still hold the lock for a while.
             if not has_lock:
-                has_lock = await connection.fetchval(
-                    "SELECT pg_try_advisory_lock($1::int, $2::int)",
-                    INSTANCE_LOCK,
-                    self._instance_id,
-                    timeout=WATCH_SECONDS,
-                )
+                has_lock = await connection.fetchval(take_lock, INSTANCE_LOCK, self._instance_id, timeout=WATCH_SECONDS)
             else:
                 await connection.fetchval("SELECT 1", timeout=WATCH_SECONDS)
             self.heard_at, self.is_listening = time.monotonic(), True

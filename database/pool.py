@@ -1,12 +1,11 @@
-"""A pool of connections to one database, and the statements that may be run on it."""
-
-from __future__ import annotations
+"""A pool of connections to one database, and the SQL files that may be run on it."""
 
 import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -14,13 +13,11 @@ import asyncpg
 from common import metrics
 from common.errors import DatabaseError, RowRefused
 from common.logs import fields
-from database.statements import load_statements
 
 logger = logging.getLogger("gateway.database")
 
-KEPT_USES = 20  # statements on one connection before others who wait for one have their turn
+SQL = Path(__file__).parent.parent / "sql"
 IDLE_SECONDS = 300.0
-
 # The connection went away or the server cannot write (a standby after a failover): a new connection may do better.
 # Every statement here may be run twice, so one that was lost on its way is simply run again.
 _TRY_AGAIN = (
@@ -35,35 +32,20 @@ _TRY_AGAIN = (
     OSError,
 )
 _ROW_REFUSED = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError, ValueError)
+_FAILED = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
 
-class KeptConnection:
-    """Holds a connection between statements that follow one another at once; given back now and then, for others."""
-
-    __slots__ = ("_connection", "_uses")
-
-    def __init__(self) -> None:
-        self._connection: Any = None
-        self._uses = 0
-
-    def pop(self) -> Any:
-        connection, self._connection = self._connection, None
-        return connection
-
-    def push(self, connection: Any) -> bool:
-        """Whether it is kept; otherwise it is to be released."""
-        self._uses += 1
-        if self._uses % KEPT_USES:
-            self._connection = connection
-        return self._connection is not None
+def load_statements(folder: str) -> dict[str, str]:
+    """The statements of sql/<folder> by file name. Raises ValueError for one without its first comment line."""
+    statements = {path.stem: path.read_text("utf-8") for path in sorted((SQL / folder).glob("*.sql"))}
+    for name, text in statements.items():
+        if not text.startswith("-- ") or text.rstrip().endswith(";"):
+            raise ValueError(f"sql/{folder}/{name}.sql: a comment line first, then one statement without a semicolon")
+    return statements
 
 
 class Database:
-    """One database.
-
-    Every statement takes at most `timeout` seconds to get a connection and as long again to run, and raises
-    DatabaseError for whatever goes wrong.
-    """
+    """Every statement takes at most `timeout` seconds to get a connection and as long again to run."""
 
     def __init__(self, folder: str, dsn: str, size: int, timeout: float, prepared: bool = True) -> None:
         self.statements = load_statements(folder)
@@ -86,15 +68,15 @@ class Database:
         """Waits at most `timeout` seconds for connections in use, then cuts them."""
         try:
             await asyncio.wait_for(self._pool.close(), self._timeout)
-        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        except (TimeoutError, *_FAILED):
             self._pool.terminate()
 
     @property
     def connections_in_use(self) -> int:
         return self._pool.get_size() - self._pool.get_idle_size()
 
-    async def fetch(self, name: str, *args: object, kept: KeptConnection | None = None) -> list[asyncpg.Record]:
-        """Runs sql/<folder>/<name>.sql. Raises DatabaseError."""
+    async def fetch(self, name: str, *args: object, kept: list[Any] | None = None) -> list[asyncpg.Record]:
+        """Runs sql/<folder>/<name>.sql, on a connection kept by `keeping` if given. Raises DatabaseError."""
         query = self.statements[name]
         try:
             try:
@@ -109,7 +91,7 @@ class Database:
         except _ROW_REFUSED as error:
             logger.error("statement refused", extra=fields(statement=name, error=describe(error)))
             raise RowRefused from error
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
+        except _FAILED as error:
             logger.error("statement failed", extra=fields(statement=name, error=describe(error)))
             raise DatabaseError from error
 
@@ -117,19 +99,20 @@ class Database:
         rows = await self.fetch(name, *args)
         return rows[0] if rows else None
 
-    async def _run(self, query: str, args: tuple[object, ...], kept: KeptConnection | None) -> list[asyncpg.Record]:
-        connection = (kept and kept.pop()) or await self._acquire()
+    async def _run(self, query: str, args: tuple[object, ...], kept: list[Any] | None) -> list[asyncpg.Record]:
+        connection = kept.pop() if kept else await self._acquire()
         try:
             rows: list[asyncpg.Record] = await connection.fetch(query, *args, timeout=self._timeout)
-            if kept and kept.push(connection):
-                connection = None
+            if kept is not None:
+                kept.append(connection)
             return rows
         except (TimeoutError, asyncio.CancelledError):
             # Asking a server that has gone silent to cancel can hang as well.
             connection.terminate()
             raise
         finally:
-            await self._release(connection)
+            if not kept:
+                await self._pool.release(connection, timeout=self._timeout)
 
     async def _acquire(self) -> Any:
         started = time.perf_counter()
@@ -138,19 +121,16 @@ class Database:
         self._waited.observe(time.perf_counter() - started)
         return connection
 
-    async def _release(self, connection: Any) -> None:
-        if connection is not None:
-            await self._pool.release(connection, timeout=self._timeout)
-
     @asynccontextmanager
-    async def keeping(self) -> AsyncIterator[KeptConnection]:
-        """A connection that is kept between statements which follow one another at once."""
-        kept = KeptConnection()
+    async def keeping(self) -> AsyncIterator[list[Any]]:
+        """Keeps the connection, if there is one, between statements that follow one another at once."""
+        kept: list[Any] = []
         try:
             yield kept
         finally:
             with suppress(asyncpg.InterfaceError):  # the pool was closed meanwhile
-                await self._release(kept.pop())
+                for connection in kept:
+                    await self._pool.release(connection, timeout=self._timeout)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:

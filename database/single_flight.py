@@ -1,7 +1,5 @@
 """One read at a time, whoever asks."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Generic, TypeVar

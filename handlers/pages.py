@@ -1,17 +1,17 @@
-"""The chat page, the documentation and its files: nothing of it comes from another host."""
-
-from __future__ import annotations
+"""What is no API: health, metrics, the chat page and the documentation, of which nothing comes from another host."""
 
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from common.version import NAME, VERSION
+from common import NAME, VERSION, metrics
 from handlers.responses import json_response
+from service.checks import SHOWN_ONLY
 
 WEB = Path(__file__).parent.parent / "web"
 HEADERS = {
@@ -25,11 +25,24 @@ HEADERS = {
 }
 
 
-class WebFiles(StaticFiles):
-    async def get_response(self, path: str, scope: Scope) -> Response:
-        response = await super().get_response(path, scope)
-        response.headers.update(HEADERS)
-        return response
+async def get_health(request: Request) -> Response:
+    return Response(b'{"status":"ok"}', media_type="application/json")
+
+
+async def get_readiness(request: Request) -> Response:
+    checks = await request.state.instance.check()
+    is_ready = all(reason is None for name, reason in checks.items() if name not in SHOWN_ONLY)
+    content = {
+        "status": "ready" if is_ready else "not ready",
+        "checks": {name: {"ok": reason is None, "reason": reason} for name, reason in checks.items()},
+    }
+    return json_response(content, 200 if is_ready else 503)
+
+
+async def get_metrics(request: Request) -> Response:
+    if not request.state.instance.settings.metrics:
+        raise HTTPException(404)
+    return Response(metrics.render(), media_type=metrics.CONTENT_TYPE)
 
 
 async def get_root(request: Request) -> Response:
@@ -45,3 +58,10 @@ def show(file: str) -> Callable[[Request], Awaitable[Response]]:
         return FileResponse(WEB / file, headers=HEADERS)
 
     return get_file
+
+
+class WebFiles(StaticFiles):
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers.update(HEADERS)
+        return response

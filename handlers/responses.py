@@ -1,7 +1,5 @@
 """JSON responses, and the table of exceptions."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

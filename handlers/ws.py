@@ -1,27 +1,25 @@
 """/api/chat/ws: one connection, from the handshake to the last frame."""
 
-from __future__ import annotations
-
 import logging
 import time
 from datetime import UTC, datetime
+from ipaddress import ip_address
+from uuid import UUID
 
 import orjson
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from chat.session import Session
 from common import errors, metrics
-from common.close_codes import INTERNAL_ERROR, POLICY_VIOLATION
+from common.errors import Refused
+from common.ids import read_uuid
 from common.logs import fields, session_hash
-from handlers.frames import read_prompt
-from handlers.origins import own_origin
 from handlers.responses import json_response
 from service.instance import Instance
 
 logger = logging.getLogger("gateway.ws")
 
-# How many times the prompts allowed in a minute a visitor may send before the connection is closed.
-PATIENCE = 3
+PATIENCE = 3  # times the prompts allowed in a minute; a visitor who sends more is closed
 
 REFUSALS = {
     "origin": (403, errors.FOREIGN_ORIGIN),
@@ -38,13 +36,13 @@ async def chat(websocket: WebSocket) -> None:
         status, text = REFUSALS[reason]
         await websocket.send_denial_response(json_response({"detail": text}, status))
         return
-    query, sessions = websocket.query_params, instance.chat.sessions
+    query, sessions, turns = websocket.query_params, instance.chat.sessions, instance.chat.turns
     session: Session | None = None
     try:
         await websocket.accept()
         session = await sessions.open(websocket, query.get("session_id"), _read_time(query.get("since", "")))
-        if session.is_resumed:
-            await instance.chat.turns.follow(session.id)
+        if session.connection_no:  # it was resumed
+            await turns.follow(session.id)
         await _converse(websocket, instance, session)
     except errors.DatabaseError:
         _note_refusal("database")
@@ -56,7 +54,7 @@ async def chat(websocket: WebSocket) -> None:
         await _give_up(websocket, errors.UNKNOWN_ERROR)
     finally:
         if session is not None and sessions.leave(session):
-            instance.chat.turns.unfollow(session.id)
+            turns.unfollow(session.id)
 
 
 async def _converse(websocket: WebSocket, instance: Instance, session: Session) -> None:
@@ -71,32 +69,66 @@ async def _converse(websocket: WebSocket, instance: Instance, session: Session) 
             return
         try:
             _take(instance, session, message.get("text"))
-        except errors.Refused as refused:
-            await session.refuse(refused)
+        except Refused as refused:
+            await session.socket.refuse(refused)
             if session.prompts.counted > instance.settings.prompts_per_minute * PATIENCE:
-                await session.socket.close(POLICY_VIOLATION, errors.TOO_MANY_MESSAGES)
+                await session.socket.close(errors.POLICY_VIOLATION, errors.TOO_MANY_MESSAGES)
 
 
 def _take(instance: Instance, session: Session, text: str | None) -> None:
     """Reads one frame and has its prompt answered. Raises Refused."""
     settings = instance.settings
-    message_id, prompt = read_prompt(text, settings.max_frame_bytes, settings.max_prompt_chars)
+    message_id, prompt = _read_prompt(text, settings.max_frame_bytes, settings.max_prompt_chars)
     if instance.is_draining:
-        raise errors.Refused(errors.RESTARTING, message_id)
+        raise Refused(errors.RESTARTING, message_id)
     if session.prompts.count(time.monotonic()) > settings.prompts_per_minute:
-        raise errors.Refused(errors.TOO_MANY_MESSAGES, message_id)
+        raise Refused(errors.TOO_MANY_MESSAGES, message_id)
     instance.chat.prompts.take(session, message_id, prompt)
 
 
+def _read_prompt(text: str | None, max_bytes: int, max_chars: int) -> tuple[UUID, str]:
+    if text is not None and len(text) > max_bytes // 4 and len(text.encode()) > max_bytes:
+        raise Refused(errors.INVALID_MESSAGE.format(f"the frame is longer than {max_bytes} bytes"))
+    try:
+        frame = orjson.loads(text) if text is not None else None
+    except orjson.JSONDecodeError:
+        frame = None
+    if not isinstance(frame, dict):
+        raise Refused(errors.INVALID_JSON)
+    message_id, prompt = read_uuid(frame.get("message_id")), frame.get("message")
+    if message_id is None:
+        problem = "must be a UUID" if "message_id" in frame else "is missing"
+        raise Refused(errors.INVALID_MESSAGE.format(f"message_id {problem}"))
+    if not isinstance(prompt, str):
+        problem = "must be a string" if "message" in frame else "is missing"
+    elif not prompt.strip():
+        problem = "must not be blank"
+    elif len(prompt) > max_chars:
+        problem = f"must not be longer than {max_chars} characters"
+    elif "\0" in prompt:
+        problem = "must not contain NUL"
+    else:
+        return message_id, prompt
+    raise Refused(errors.INVALID_MESSAGE.format(f"message {problem}"), message_id)
+
+
 def _refuse_because(websocket: WebSocket, instance: Instance) -> str | None:
-    origin = websocket.headers.get("origin")
-    if origin is not None and not (
-        origin.lower() in instance.settings.frontend_host or origin.lower() == own_origin(websocket, instance)
-    ):
+    origin = websocket.headers.get("origin", "").lower()
+    if "origin" in websocket.headers and origin not in instance.settings.frontend_host | {_own_origin(websocket)}:
         return "origin"
     if instance.is_draining:
         return "draining"
     return "full" if len(instance.chat.sessions) >= instance.settings.max_sessions else None
+
+
+def _own_origin(websocket: WebSocket) -> str:
+    """The origin under which a browser reached this server, directly or through a trusted proxy."""
+    is_secure, host = websocket.scope["gateway.is_tls"], websocket.headers.get("host", "")
+    peer, proxies = websocket.scope["gateway.peer"], websocket.state.instance.settings.trusted_proxies
+    if peer and any(ip_address(peer) in network for network in proxies):
+        is_secure = websocket.headers.get("x-forwarded-proto", "https" if is_secure else "http") in ("https", "wss")
+        host = websocket.headers.get("x-forwarded-host", host)
+    return f"{'https' if is_secure else 'http'}://{host}".lower()
 
 
 def _note_refusal(reason: str) -> None:
@@ -116,6 +148,6 @@ def _read_time(text: str) -> datetime | None:
 async def _give_up(websocket: WebSocket, text: str) -> None:
     try:
         await websocket.send_text(orjson.dumps({"error": text}).decode())
-        await websocket.close(INTERNAL_ERROR)
+        await websocket.close(errors.INTERNAL_ERROR)
     except (RuntimeError, WebSocketDisconnect, OSError):
         pass

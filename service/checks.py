@@ -1,6 +1,4 @@
-"""Combinations of settings that work but will hurt, named at start and by `python gateway.py --check`."""
-
-from __future__ import annotations
+"""What is wrong: settings that will hurt, named at start and by `python gateway.py --check`; parts that are missing."""
 
 import asyncio
 from collections import Counter
@@ -8,11 +6,17 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
-from database.pool import describe
+from common.errors import DatabaseError
+from database.migrations import MIGRATIONS
+from database.notices import Listener
+from database.pool import Database, describe
 from settings import Settings
 
 # A load balancer drops a connection that has been idle for so long, unless told otherwise.
 BALANCER_IDLE_SECONDS = 60
+READINESS_SECONDS = 2.0
+# Readiness shows it, but with the LLM server away an instance is as good as any other.
+SHOWN_ONLY = frozenset({"llm_server"})
 
 
 def check_settings(settings: Settings) -> list[str]:
@@ -76,3 +80,24 @@ async def _max_connections(dsn: str, timeout: float) -> int:
             return int(await connection.fetchval("SHOW max_connections"))
         finally:
             connection.terminate()
+
+
+async def check_readiness(chatdb: Database, card_qna_db: Database, listener: Listener) -> dict[str, str | None]:
+    """What an instance needs to serve: for each part why it is missing, or None."""
+    version, is_there = await asyncio.gather(_ask(chatdb, "get_schema_version"), _ask(card_qna_db, "ping"))
+    is_older = version is not None and version["version"] < MIGRATIONS[-1].stem
+    return {
+        "chatdb": None if version else "does not answer",
+        "schema": "is older than this program" if is_older else None,
+        "card_qna_db": None if is_there else "does not answer",
+        "listen": None if listener.is_listening else "the LISTEN connection is lost",
+    }
+
+
+async def _ask(database: Database, statement: str) -> asyncpg.Record | None:
+    """What the database says within READINESS_SECONDS, None if nothing."""
+    try:
+        async with asyncio.timeout(READINESS_SECONDS):
+            return await database.fetchrow(statement)
+    except (DatabaseError, TimeoutError):
+        return None

@@ -1,7 +1,5 @@
 """What stands before the routes: one form of each path, an id for each request, a way to cut a connection."""
 
-from __future__ import annotations
-
 import re
 from uuid import uuid4
 

@@ -1,7 +1,5 @@
 """The sign of life of this instance, and those of the others."""
 
-from __future__ import annotations
-
 import logging
 import time
 

@@ -1,7 +1,5 @@
 """The limits of an HTTP connection that apply before a handler is called."""
 
-from __future__ import annotations
-
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from common import errors

@@ -22,9 +22,8 @@ from database.migrations import migrate_when_there
 from database.notices import Listener
 from database.pool import Database
 from database.single_flight import SingleFlight
-from service.checks import check_all
+from service.checks import check_all, check_readiness
 from service.heartbeat import Heartbeat
-from service.readiness import check_readiness
 from settings import Settings
 
 logger = logging.getLogger("gateway.instance")
@@ -121,10 +120,11 @@ class Instance:
         """Shows that this instance lives, and takes up the turns of those that do not."""
         if not await self._heartbeat.beat():
             logger.warning("declared dead by the other instances; rejoining")
-            await self.chat.rejoin()
-        await self.chat.end_left_over()
+            await self.chat.sessions.reclaim()
+            await self.chat.delivery.look_around()
         if not self.is_draining:
-            await self.chat.take_over()
+            in_doubt = self.chat.prompts.in_doubt()
+            self.chat.turns.take_over(await self.chatdb.fetch("take_turns", self._id, in_doubt))
 
     async def _measure(self) -> None:
         """Brings the gauges up to date, once a second rather than at every change."""

@@ -1,7 +1,5 @@
 """Splitting what was read at once, so that a limit is looked at before all of it has been handled."""
 
-from __future__ import annotations
-
 # 21 of the smallest WebSocket frames fit into a piece; 85 into what is short enough not to be split.
 SHORT_BYTES, PIECE_BYTES = 512, 128
 

@@ -1,7 +1,5 @@
 """What the gateway changes about uvicorn, however it was started: its limits, how it stops, its `server` header."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import multiprocessing

@@ -1,7 +1,5 @@
 """The limits of a WebSocket connection that apply before a handler is called."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from uvicorn._types import ASGIReceiveEvent
@@ -10,7 +8,7 @@ from websockets.frames import Frame
 from websockets.protocol import State
 
 from common import errors
-from common.close_codes import POLICY_VIOLATION
+from common.errors import POLICY_VIOLATION
 from common.limits import Window
 from service.pieces import split
 

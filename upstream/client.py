@@ -1,7 +1,5 @@
 """A server that is asked by POST, JSON both ways."""
 
-from __future__ import annotations
-
 import asyncio
 from collections.abc import Mapping
 

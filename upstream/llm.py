@@ -1,7 +1,5 @@
 """The LLM server, which makes the answers."""
 
-from __future__ import annotations
-
 import logging
 from uuid import UUID
 

@@ -1,7 +1,5 @@
 """The MCP server, whose tool recommends cards after a login."""
 
-from __future__ import annotations
-
 import logging
 from uuid import UUID
 

@@ -1,7 +1,5 @@
 """What both servers reply, translated into answers."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from typing import Any
 

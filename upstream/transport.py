@@ -1,7 +1,5 @@
 """HTTP as both servers are spoken to: httpx's requests and replies over aiohttp's connections."""
 
-from __future__ import annotations
-
 from collections.abc import AsyncIterator
 
 import aiohttp

@@ -1,4 +1,4 @@
--- Stores answers and pushes, each session at most once, with the prompt where that is not stored yet: its number, id, time, time of the session's answer before it, and the instance that holds the socket; a row missing was answered before, or its prompt was stored before.
+-- Stores answers and pushes, each session at most once, with the prompt where that is not stored yet: number, id, the instance that holds the session's socket, the time of the session's answer before, and its own time; null if it was answered before, or its prompt was stored before.
 WITH answer AS (
     SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::boolean[], $9::text[])
         WITH ORDINALITY AS a (session_id, prompt_id, chat_id, content, source_tool, payload, sent_at, is_push, prompt, n)
@@ -33,7 +33,7 @@ WITH answer AS (
     SELECT a.chat_id, a.session_id, h.persona_id, false, a.content, m.last_answer_at
     FROM answer a JOIN response USING (chat_id) JOIN held h USING (session_id) JOIN moved m USING (session_id)
 ), closed AS (
-    DELETE FROM "Turn" t USING answer a WHERE t.prompt_id = a.prompt_id AND NOT a.is_push
+    DELETE FROM "Turn" t USING answer a WHERE t.prompt_id = a.prompt_id AND NOT a.is_push AND a.prompt IS NULL
 )
-SELECT a.n, a.chat_id, m.last_answer_at AS created_at, h.previous_at, h.instance_id
-FROM answer a JOIN response USING (chat_id) JOIN held h USING (session_id) JOIN moved m USING (session_id)
+SELECT a.n, a.chat_id, h.instance_id, h.previous_at, m.last_answer_at AS created_at
+FROM answer a JOIN held h USING (session_id) LEFT JOIN moved m USING (session_id)

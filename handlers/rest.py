@@ -1,11 +1,10 @@
-"""/api/chat: feedback, personas, history."""
-
-from __future__ import annotations
+"""The REST paths: /api/chat, /api/login, /api/qna."""
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from chat.frames import history_entry
+from chat.qna import MAX_TOP_K
 from common.errors import NO_ANSWER, NO_SESSION, NotFound
 from handlers.requests import Body, path_uuid, query_integer
 from handlers.responses import json_response
@@ -30,5 +29,30 @@ async def get_history(request: Request) -> Response:
     rows = await request.state.instance.chatdb.fetch("list_history", session_id, limit)
     if not rows:
         raise NotFound(NO_SESSION)
-    history = [history_entry(row) for row in rows if row["id"] is not None]  # a session without a word has one of nulls
+    history = [history_entry(row) for row in rows if row["id"] is not None]  # without a word there is a row of nulls
     return json_response({"session_id": session_id, "history": history})
+
+
+async def login(request: Request) -> Response:
+    body = await Body.read(request)
+    session_id, persona_id = body.uuid("session_id"), body.integer("persona_id")
+    body.check()
+    await request.state.instance.chat.logins.login(session_id, persona_id, request.state.request_id)
+    return Response()
+
+
+async def get_persona_id(request: Request) -> Response:
+    body = await Body.read(request)
+    session_id = body.uuid("session_id")
+    body.check()
+    return json_response({"persona_id": await request.state.instance.chat.logins.get_persona_id(session_id)})
+
+
+async def list_faqs(request: Request) -> Response:
+    top_k = query_integer(request, "top_k", default=3, minimum=1, maximum=MAX_TOP_K)
+    return Response(await request.state.instance.chat.qna.faqs.to_json(top_k), media_type="application/json")
+
+
+async def list_terms(request: Request) -> Response:
+    top_k = query_integer(request, "top_k", default=6, minimum=1, maximum=MAX_TOP_K)
+    return Response(await request.state.instance.chat.qna.terms.to_json(top_k), media_type="application/json")
