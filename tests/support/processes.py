@@ -5,6 +5,7 @@ import random
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,22 +16,28 @@ __all__ = ["ROOT", "Process", "dismiss_guardian", "free_port", "temporary_direct
 
 ROOT = Path(__file__).resolve().parents[2]
 
-_given_ports: set[int] = set()
+_given_ports: dict[int, socket.socket] = {}
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody listens on, outside the range of outgoing connections."""
+    """A TCP port on 127.0.0.1 that nobody listens on, outside the range of outgoing connections.
+
+    No other process of a test run gets it, as long as this one lives: a name says whose it is.
+    """
     while True:
         port = random.randint(20000, 32000)
-        if port in _given_ports:
-            continue
-        _given_ports.add(port)
-        with socket.socket() as probe:
-            try:
+        name = socket.socket(socket.AF_UNIX)
+        try:
+            if sys.platform == "linux":
+                name.bind(f"\0gateway-tests-port-{port}")
+            with socket.socket() as probe:
                 probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
+        except OSError:
+            name.close()
+            continue
+        if _given_ports.setdefault(port, name) is name:
+            return port
+        name.close()
 
 
 class Process:
