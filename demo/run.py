@@ -20,12 +20,14 @@ from pathlib import Path
 
 import asyncpg
 
-from demo import leftovers, postgres
+from demo import databases
+from demo.postgres import ENVIRONMENT, Place
+from demo.processes import apart, dismiss_guardian, guard, unguard
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".demo"  # PostgreSQL's data, kept between runs
-RECORD = FOLDER / "processes.json"
 READY_SECONDS = 30  # for a server to answer after it was started
+END_SECONDS = 10  # for a process to end after it was told to; then it is killed
 
 GREETING = """
 The chat gateway is up. Ctrl-C ends it.
@@ -58,13 +60,14 @@ def main() -> int:
     try:
         ports = read_ports()
         with only_run():
-            leftovers.end_recorded(RECORD)
             for name, port in ports.items():
                 check_free(name, port)
             asyncio.run(run(ports))
     except CannotRun as error:
         say(str(error))
         return 1
+    finally:
+        dismiss_guardian()
     return 0
 
 
@@ -115,8 +118,8 @@ def check_free(name: str, port: int) -> None:
 
 async def run(ports: Mapping[str, int]) -> None:
     """Runs everything until Ctrl-C or SIGTERM, and ends it. Raises CannotRun if something does not go on."""
-    place = postgres.find_place(FOLDER)
-    postgres.end_leftover(place)
+    place = databases.find_place(FOLDER)
+    databases.end_leftover(place)
     children: list[Child] = []
     told_to_end = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -141,21 +144,19 @@ async def run(ports: Mapping[str, int]) -> None:
         await asyncio.gather(start, end, loss, return_exceptions=True)
         for child in reversed(children):  # what was started last needs the others while it ends
             await end_child(child)
-        postgres.clean_up(place)
-        RECORD.unlink(missing_ok=True)
 
 
-async def start_everything(children: list[Child], place: postgres.Place, ports: Mapping[str, int]) -> None:
-    if not postgres.is_initialised(place):
+async def start_everything(children: list[Child], place: Place, ports: Mapping[str, int]) -> None:
+    if not databases.is_initialised(place):
         say("Making the databases, this first time …")
-        await run_to_end(children, "initdb", postgres.initdb_command(place), postgres.ENVIRONMENT, place.user)
-        postgres.finish_initdb(place)
+        await run_to_end(children, "initdb", databases.initdb_command(place), ENVIRONMENT, place.user)
+        databases.finish_initdb(place)
     say("Starting …")
-    command = postgres.server_command(place)
-    await start_child(children, "postgresql", command, postgres.ENVIRONMENT, place.user, signal.SIGINT)
+    command = place.server_command(databases.OPTIONS)
+    await start_child(children, "postgresql", command, ENVIRONMENT, place.user, signal.SIGINT)
     try:
-        await postgres.wait_until_ready(place)
-        await postgres.fill_databases(place)
+        await databases.wait_until_ready(place)
+        await databases.fill_databases(place)
     except (OSError, asyncpg.PostgresError) as error:
         raise CannotRun(f"PostgreSQL cannot be used: {error or type(error).__name__}.") from error
 
@@ -169,7 +170,7 @@ async def start_everything(children: list[Child], place: postgres.Place, ports: 
     await run_to_end(children, "personas", [sys.executable, "seed_personas.py"], env)
 
 
-def environment(place: postgres.Place, ports: Mapping[str, int]) -> dict[str, str]:
+def environment(place: Place, ports: Mapping[str, int]) -> dict[str, str]:
     """For the gateway, the stand-ins and the seeding alike. What stands here goes before a `.env` file."""
     return {
         "LOG_LEVEL": "warning",
@@ -182,8 +183,8 @@ def environment(place: postgres.Place, ports: Mapping[str, int]) -> dict[str, st
         "LLMSERVER_URL": f"http://127.0.0.1:{ports['LLM_PORT']}",
         "MCP_SERVER_URL": f"http://127.0.0.1:{ports['MCP_PORT']}",
         "GATEWAY_URL": f"http://127.0.0.1:{ports['PORT']}",
-        "DATABASE_URL": postgres.url(place, "chatdb"),
-        "FAQ_DATABASE_URL": postgres.url(place, "card_qna_db"),
+        "DATABASE_URL": databases.url(place, "chatdb"),
+        "FAQ_DATABASE_URL": databases.url(place, "card_qna_db"),
         "LISTEN_DATABASE_URL": "",
         "PYTHONUNBUFFERED": "1",
     }
@@ -203,27 +204,19 @@ async def start_child(
     ending: signal.Signals = signal.SIGTERM,
     lasting: bool = True,
 ) -> Child:
-    """Starts a process in a session of its own, so that a Ctrl-C in the terminal reaches only us."""
     process = await asyncio.create_subprocess_exec(
         *command,
         env=env,
         cwd=ROOT,
-        user=user,
-        group=postgres.group_of(user) if user else None,
-        extra_groups=[] if user else None,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE if lasting else asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.STDOUT if lasting else asyncio.subprocess.PIPE,
-        start_new_session=True,
+        **apart(user),
     )
+    guard(process.pid, ending)
     child = Child(name, process, ending, lasting, asyncio.create_task(show_output(name, process)))
     children.append(child)
-    record(children)
     return child
-
-
-def record(children: list[Child]) -> None:
-    leftovers.write_record(RECORD, [(child.process.pid, child.ending) for child in children])
 
 
 async def show_output(name: str, process: asyncio.subprocess.Process) -> None:
@@ -246,7 +239,7 @@ async def run_to_end(
     child = await start_child(children, name, command, env, user, lasting=False)
     status = await child.process.wait()
     children.remove(child)
-    record(children)
+    unguard(child.process.pid)
     await child.output
     if status:
         raise CannotRun(f"{name} failed (exit status {status}).")
@@ -287,12 +280,13 @@ async def end_child(child: Child) -> None:
     with contextlib.suppress(ProcessLookupError):
         child.process.send_signal(child.ending)
     try:
-        await asyncio.wait_for(child.process.wait(), leftovers.END_SECONDS)
+        await asyncio.wait_for(child.process.wait(), END_SECONDS)
     except TimeoutError:
         say(f"{child.name} does not end, and is killed.")
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.process.pid, signal.SIGKILL)
         await child.process.wait()
+    unguard(child.process.pid)
     await child.output
 
 

@@ -1,25 +1,33 @@
 """Fixtures that every test may use. Anything with `default` in its name is shared: bring your own ids."""
 
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support.backends import LlmStub, McpStub
 from tests.support.card_qna import build_card_qna
+from tests.support.cluster import Cluster
 from tests.support.gateway import Gateway, live_gateways
 from tests.support.postgres import Database, PostgresServer
 from tests.support.processes import dismiss_guardian
 from tests.support.world import GatewayFactory, NewGateway, NewWorld, World, add_personas
 
-TEST_SECONDS = 60
+LONGEST = (
+    "page/test_connection.py",
+    "page/test_looks.py",
+    "security/test_abuse.py",
+    "instance/test_stopping.py",
+    "instance/test_lost_machine.py",
+    "observability/test_metrics.py",
+    "turn/test_database.py",
+)
 _OUTPUT_SHOWN = 6000  # characters of a gateway's output in the report of a failed test
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that hangs fails."""
-    for item in items:
-        if item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(TEST_SECONDS))
+    """The files that take longest come first, so that no process is left alone with one of them at the end."""
+    items.sort(key=lambda item: item.path.relative_to(Path(__file__).parent).as_posix() not in LONGEST)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -106,6 +114,20 @@ def default_gateway(default_world: World) -> Iterator[Gateway]:
         gateway.stop()
         for word in ("Traceback", "never retrieved", "never awaited", "Warning:"):
             assert word not in gateway.output()
+
+
+@pytest.fixture(scope="session")
+def three(new_world: NewWorld) -> Iterator[Cluster]:
+    """Three instances for all tests that leave them as they found them: bring your own sessions, end no instance."""
+    with Cluster(new_world()) as cluster:
+        add_personas(cluster.world.chatdb, "김하늘", "이바다", "박별")
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def personas(three: Cluster) -> list[int]:
+    """The ids of the personas that `three` have."""
+    return [row["id"] for row in three.world.chatdb.fetch('SELECT id FROM "Persona" ORDER BY id')]
 
 
 @pytest.fixture

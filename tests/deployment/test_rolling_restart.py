@@ -15,7 +15,7 @@ from tests.support.backends import Call, Json, Reply, recommendation
 from tests.support.chat import Frame, Visitor, new_id, visit
 from tests.support.cluster import Cluster, Tally, tally
 from tests.support.gateway import Gateway
-from tests.support.waiting import become
+from tests.support.waiting import PATIENCE_SECONDS, become
 from tests.support.world import NewWorld, World, add_personas
 
 pytestmark = pytest.mark.anyio
@@ -98,7 +98,7 @@ class FrontEnd:
         self._is_logged_in = response.status_code == 200
         if response.status_code == 404:
             # Not connected: then the socket is closed by now, and whoever comes back logs in.
-            await asyncio.wait_for(visitor.socket.wait_closed(), 1)
+            await asyncio.wait_for(visitor.socket.wait_closed(), PATIENCE_SECONDS)
         else:
             self.logins[response.status_code] += 1
 

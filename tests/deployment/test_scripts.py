@@ -320,3 +320,6 @@ def test_ci_runs_the_same_targets_and_stops_at_the_first_failure(shell: Shell) -
     log.unlink()
     assert shell.run(".ci/run", environment={"FAILS": "check"}).status != 0
     assert log.read_text().splitlines() == ["check true"]
+    log.unlink()
+    assert shell.run(".ci/run", environment={"FAILS": "test"}).status != 0
+    assert log.read_text().splitlines() == ["check true", "test true"], "a test that fails has failed"

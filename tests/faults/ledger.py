@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.faults.scale import LONG, SETTLED_SECONDS
 from tests.faults.visitors import PUSHED_BY, FrontEnd
 from tests.support.chat import Frame
-from tests.support.cluster import Cluster, beats
+from tests.support.cluster import Cluster, SignsOfLife
 from tests.support.postgres import Database
 from tests.support.waiting import become
 
@@ -98,8 +98,8 @@ def _seen_twice(visitors: Sequence[FrontEnd]) -> list[list[Frame]]:
 
 async def signs_of_life(chatdb: Database, count: int = 3) -> None:
     """Wait for so many of each instance: whatever it tries again and again, it has tried again by then."""
-    enough = {instance: beat + count for instance, beat in beats(chatdb).items()}
-    await become(lambda: all(beat >= enough.get(instance, count) for instance, beat in beats(chatdb).items()), 20)
+    signs = SignsOfLife(chatdb)
+    await become(lambda: signs.all_showed(count), what=f"{count} signs of life of each instance")
 
 
 async def settle(cluster: Cluster, visitors: Sequence[FrontEnd]) -> None:

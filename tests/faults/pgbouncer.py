@@ -6,6 +6,7 @@ import signal
 import socket
 from typing import Self
 
+from demo.processes import user_for_servers
 from tests.support.postgres import Database, PostgresServer
 from tests.support.processes import Process, free_port, temporary_directory
 from tests.support.waiting import eventually
@@ -37,9 +38,10 @@ class PgBouncer:
         directory.chmod(0o755)
         configuration = directory / "pgbouncer.ini"
         configuration.write_text(_CONFIGURATION.format(server_port=server.port, port=self.port, pool=POOL))
-        user = "nobody" if os.geteuid() == 0 else None  # it refuses to run as root
         environment = {"PATH": "/usr/bin:/bin", "LC_ALL": "C"}
-        self._process = Process([PROGRAM, str(configuration)], environment=environment, directory=directory, user=user)
+        self._process = Process(
+            [PROGRAM, str(configuration)], environment=environment, directory=directory, user=user_for_servers()
+        )
         eventually(self._listening, what="PgBouncer takes connections")
 
     def _listening(self) -> bool:

@@ -46,8 +46,8 @@ SCALE = (
         rounds=3,
         outage=1.5,
         thinking=(0.05, 0.4),
-        seconds=60,
-        settings={"HTTPX_TIMEOUT": "1.5", "DB_TIMEOUT": "0.6", "SEND_TIMEOUT": "1"},
+        seconds=120,
+        settings={"HTTPX_TIMEOUT": "4", "DB_TIMEOUT": "0.6", "SEND_TIMEOUT": "1"},
     )
 )
 SETTLED_SECONDS = 60.0 if LONG else 20.0

@@ -12,7 +12,7 @@ from tests.faults.scale import SCALE
 from tests.faults.visitors import Crowd, FrontEnd
 from tests.support.cluster import Cluster, kill_backends
 from tests.support.postgres import PostgresServer
-from tests.support.waiting import become
+from tests.support.waiting import PATIENCE_SECONDS, become
 from tests.support.world import unique
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(SCALE.seconds)]
@@ -99,6 +99,6 @@ async def test_listen_connections_are_killed_while_logins_arrive(cluster: Cluste
         await asyncio.gather(*working)
         await crowd.finish()
         for visitor in crowd.visitors:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 await visitor.until(lambda visitor=visitor: len(visitor.pushes) >= logins[visitor])  # type: ignore[misc]
         await record(f"LISTEN connections killed {SCALE.rounds} times during logins", cluster, crowd.visitors, logins)

@@ -99,7 +99,7 @@ class LlmProcess:
         command = [sys.executable, "-m", "uvicorn", "tests.faults.llm_process:app", "--host", "127.0.0.1"]
         command += ["--port", str(self._port), "--log-level", "warning"]
         self._process = Process(command, environment=environment({"FAULTS": "long" if LONG else "short"}))
-        eventually(self._serves, 20, "the LLM server answers")
+        eventually(self._serves, what="the LLM server answers")
 
     def _serves(self) -> bool:
         try:

@@ -11,7 +11,18 @@ from tests.faults.visitors import Crowd
 from tests.support.backends import CallBack, Held, answer, recommendation
 from tests.support.card_qna import build_card_qna
 from tests.support.chat import visit
-from tests.support.cluster import Cluster, Tally, answers_of, connections, persona_id, receive_all, resume, tally
+from tests.support.cluster import (
+    NOTICED_SIGNS,
+    Cluster,
+    SignsOfLife,
+    Tally,
+    answers_of,
+    connections,
+    persona_id,
+    receive_all,
+    resume,
+    tally,
+)
 from tests.support.postgres import PostgresServer
 from tests.support.waiting import become
 from tests.support.world import World, add_personas, unique
@@ -77,7 +88,7 @@ async def test_a_login_reaches_the_socket_on_the_other_instance(pooled: Cluster)
         response = await client.post("/api/login", json={"session_id": visitor.session_id, "persona_id": persona})
         assert response.status_code == 200
         assert asked.answers == [(200, {"persona_id": persona})]
-        assert (await visitor.receive(1))["message"] == "추천입니다."
+        assert (await visitor.receive())["message"] == "추천입니다."
         await visitor.nothing_pending()
 
 
@@ -104,13 +115,18 @@ async def test_a_killed_instance_is_replaced_by_the_other(pooled: Cluster) -> No
     killed, other = pooled
     chatdb = pooled.world.chatdb
     messages = [unique("죽은 뒤") for _ in range(3)]
-    pooled.world.llm.on(messages[0], Held(answer("결코")), answer("다시 물었습니다."))
+    second = Held(answer("다시 물었습니다."))
+    pooled.world.llm.on(messages[0], Held(answer("결코")), second)
     async with visit(killed) as visitor:
         ids = [await visitor.prompt(message) for message in messages]
         await pooled.world.llm.called(query=messages[0])
         await become(lambda: tally(chatdb, visitor.session_id).prompts == 3)
         killed.kill()
+        signs = SignsOfLife(chatdb)
+        await pooled.world.llm.called(query=messages[0], times=2)
+        assert signs.shown <= NOTICED_SIGNS
     async with resume(other, visitor.session_id) as again:
+        second.release()
         frames = await receive_all(again, 3)
         assert [frame["message_id"] for frame in frames] == ids
         await again.nothing_pending()

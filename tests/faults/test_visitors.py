@@ -58,7 +58,9 @@ async def test_a_client_never_reads(cluster: Cluster, world: World) -> None:
             async def dropped() -> bool:
                 return await asyncio.to_thread(holder_of, world.chatdb, str(back.session_id)) is None
 
-            await become(dropped, 30, "it is dropped")
+            before = crowd.answered
+            await become(dropped, what="it is dropped")
+            assert crowd.answered > before, "nobody else waits"
         await become(lambda: len(answers_of(world.chatdb, str(back.session_id))) == SCALE.deaf_prompts, SETTLED_SECONDS)
         await crowd.more_answers()
         await crowd.finish()

@@ -20,7 +20,6 @@ from tests.support.world import unique
 
 EPOCH = "1970-01-01T00:00:00+00:00"  # `since` before the first answer
 PAUSE_SECONDS = 0.2  # before coming back, and before repeating a prompt that was refused
-HELLO_SECONDS = 15.0
 TAKEN_OVER = 4001
 PASSING = ("Internal Server Error: DB operation failed", "Server is restarting")
 PUSHED_BY = "consumption_recommend"
@@ -89,7 +88,7 @@ class FrontEnd:
             await asyncio.sleep(PAUSE_SECONDS)
 
     async def _converse(self, socket: ClientConnection) -> None:
-        hello = await receive(socket, HELLO_SECONDS)
+        hello = await receive(socket)
         if "error" in hello:
             return
         if self.session_id is not None and hello != {"session_id": self.session_id, "resumed": True}:
@@ -184,7 +183,7 @@ class Crowd:
     async def more_answers(self, count: int | None = None) -> None:
         """Wait for so many more answers, two for each visitor unless told."""
         enough = self.answered + (2 * len(self.visitors) if count is None else count)
-        await become(lambda: self.answered >= enough, 30, f"{enough} answers")
+        await become(lambda: self.answered >= enough, what=f"{enough} answers")
 
     async def finish(self) -> None:
         """Ask no more, and wait for the last answer."""

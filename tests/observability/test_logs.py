@@ -59,7 +59,7 @@ def new_lines(gateway: Gateway, before: str, **fields: Any) -> list[Line]:
 
 async def logged(gateway: Gateway, before: str, **fields: Any) -> Line:
     """The one line with these values, as soon as it is there."""
-    await become(lambda: new_lines(gateway, before, **fields), 3, f"a line with {fields}")
+    await become(lambda: new_lines(gateway, before, **fields), what=f"a line with {fields}")
     (line,) = new_lines(gateway, before, **fields)
     return line
 
@@ -123,7 +123,7 @@ async def test_whoever_was_connected_is_disconnected_in_the_log(pair: Pair) -> N
         await logged(pair.here, before, event="disconnected", code=1008)
     async with visit(pair.here) as visitor:
         visitor.socket.transport.abort()
-    await become(lambda: len(new_lines(pair.here, before, event="disconnected")) == 4, 3, "four have left")
+    await become(lambda: len(new_lines(pair.here, before, event="disconnected")) == 4, what="four have left")
     assert len(new_lines(pair.here, before, event="connected")) == 4
 
 
@@ -232,7 +232,7 @@ async def test_every_line_is_json_from_the_start_to_the_end(
         gateway.process.send_signal(signal.SIGTERM)
         await until_closed(visitor.socket)
     await become(lambda: not gateway.process.running())
-    gateway.wait(5)
+    gateway.wait()
     lines = parsed(gateway.output())
     of = {event: [line for line in lines if line["event"] == event] for event in ("started", "stopping", "stopped")}
     assert [len(found) for found in of.values()] == [expected] * 3

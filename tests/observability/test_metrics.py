@@ -1,7 +1,6 @@
 """/metrics: what happened is counted, once and under its name, whichever worker is asked."""
 
 import http.client
-import json
 import re
 import signal
 import time
@@ -11,10 +10,9 @@ from typing import Any
 
 import psutil
 import pytest
-import yaml
 from websockets.exceptions import InvalidStatus
 
-from tests.observability import promql, provoke
+from tests.observability import provoke
 from tests.observability.conftest import Cuttable, Pair, TakenOver
 from tests.observability.scrape import Scrape, difference, scrape
 from tests.support.backends import Held, answer
@@ -22,14 +20,10 @@ from tests.support.card_qna import FAQS
 from tests.support.chat import visit
 from tests.support.cluster import holder_of, instance_ids
 from tests.support.gateway import Gateway
-from tests.support.processes import ROOT
 from tests.support.waiting import become, eventually
 from tests.support.world import NewGateway, NewWorld, unique
 
 pytestmark = pytest.mark.anyio
-
-DASHBOARD = ROOT / "monitoring" / "grafana-dashboard.json"
-ALERTS = ROOT / "monitoring" / "alerts.yml"
 
 PARTS = ("store_prompt", "wait", "upstream", "store_answer", "send")
 COUNTED = (
@@ -87,7 +81,7 @@ async def test_what_happens_is_counted_once_and_nothing_else(pair: Pair, what: P
     before = scrape(pair.here)
     await what(pair)
     with suppress(AssertionError):  # what is compared next shows what is missing
-        await become(lambda: difference(before, scrape(pair.here), *COUNTED) == EXPECTED[what], 2)
+        await become(lambda: difference(before, scrape(pair.here), *COUNTED) == EXPECTED[what])
     assert difference(before, scrape(pair.here), *COUNTED) == EXPECTED[what]
 
 
@@ -114,13 +108,12 @@ async def test_the_parts_of_a_turn_add_up_to_what_the_visitor_waited(pair: Pair)
         released_at = time.monotonic()
         held.release()
         await visitor.receive()
-        waited = time.monotonic() - at
     name = "gateway_turn_seconds_sum"
     await become(lambda: scrape(pair.here).value("gateway_turns_in_hand") == 0)
-    after = scrape(pair.here)
+    after, longest = scrape(pair.here), time.monotonic() - at
     parts = {part: after.value(name, part=part) - before.value(name, part=part) for part in PARTS}
     assert parts["upstream"] >= released_at - called_at
-    assert released_at - called_at <= sum(parts.values()) <= waited + 0.1
+    assert released_at - called_at <= sum(parts.values()) <= longest
 
 
 async def test_gauges_show_what_is_there_now(pair: Pair) -> None:
@@ -215,15 +208,15 @@ async def test_answers_that_wait_for_the_database_are_counted_until_they_are_sto
 async def test_the_age_of_the_listen_connection_grows_from_its_last_sign(cuttable: Cuttable) -> None:
     """And not from the start of the process, which may be weeks ago."""
     gateway = cuttable.gateway
-    await become(lambda: running_for(gateway) > 4, what="it has run for a while")
+    await become(lambda: running_for(gateway) > 8, what="it has run for a while")
     cuttable.listen.cut()
     cut_at = time.monotonic()
     try:
         await become(lambda: not gateway.http.get("/api/health/ready").json()["checks"]["listen"]["ok"])
         seen = scrape(gateway).value("gateway_listen_age_seconds")
         await become(lambda: scrape(gateway).value("gateway_listen_age_seconds") != seen, what="it is measured again")
-        # It is heard from every 2 s while all is well.
-        assert scrape(gateway).value("gateway_listen_age_seconds") <= time.monotonic() - cut_at + 2.2
+        # It is heard from every 2 s while all is well, or a little later where the machine is busy.
+        assert scrape(gateway).value("gateway_listen_age_seconds") <= time.monotonic() - cut_at + 5
     finally:
         cuttable.listen.mend()
     await become(lambda: scrape(gateway).value("gateway_listen_age_seconds") < 2.2, what="it is heard again")
@@ -294,10 +287,10 @@ async def test_any_worker_shows_the_sum_over_all(new_world: NewWorld, new_gatewa
         before = worker_pids(gateway)
         psutil.Process(min(before)).kill()
         await become(
-            lambda: len(worker_pids(gateway)) == 2 and worker_pids(gateway) != before, 20, "a new worker is there"
+            lambda: len(worker_pids(gateway)) == 2 and worker_pids(gateway) != before, what="a new worker is there"
         )
         left = [visitor for visitor in visitors if visitor.socket.close_code is None]
-        await become(lambda: all_show("gateway_sessions", len(left)), 15, "what the killed worker held is gone")
+        await become(lambda: all_show("gateway_sessions", len(left)), what="what the killed worker held is gone")
         assert all_show("gateway_prompts_total", total, outcome="faq")
 
 
@@ -330,109 +323,3 @@ async def test_names_and_units_follow_the_conventions(pair: Pair) -> None:
         labels = {tuple(sorted(set(sample.labels) - {"le"})) for sample in family.samples}
         assert len(labels) <= 1, f"{family.name} has samples with different labels: {labels}"
     assert not [family.name for family in ours if family.type == "unknown"]
-
-
-# The dashboard and the alerts
-
-
-def dashboard() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(DASHBOARD.read_text("utf-8"))
-    return found
-
-
-def panels() -> list[dict[str, Any]]:
-    return [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
-
-
-def alerts() -> list[dict[str, Any]]:
-    return [rule for group in yaml.safe_load(ALERTS.read_text("utf-8"))["groups"] for rule in group["rules"]]
-
-
-def expressions() -> dict[str, str]:
-    """Every PromQL expression, by where it stands."""
-    found = {f"{panel['title']} {target['refId']}": target["expr"] for panel in panels() for target in panel["targets"]}
-    for variable in dashboard()["templating"]["list"]:
-        if variable["type"] == "query":
-            found[f"${variable['name']}"] = variable["query"]["query"]
-    return found | {rule["alert"]: rule["expr"] for rule in alerts()}
-
-
-async def test_the_dashboard_and_the_alerts_ask_only_for_what_there_is(pair: Pair) -> None:
-    """Metric names, label names and label values, as a real instance shows them after all that can happen."""
-    for what in EXPECTED:
-        await provoke.all_gone(pair)
-        await what(pair)
-    real = scrape(pair.here)
-    known = {sample.name for sample in real.samples}
-    used: set[str] = set()
-    for place, expression in expressions().items():
-        for selector in promql.selectors(expression):
-            used.add(selector.metric)
-            if selector.metric in promql.OF_PROMETHEUS:
-                continue
-            assert selector.metric in known, f"{place}: there is no {selector.metric}"
-            for matcher in selector.matchers:
-                values = {sample.labels.get(matcher.label) for sample in real.named(selector.metric)} - {None}
-                assert values, f"{place}: {selector.metric} has no label {matcher.label}"
-                assert any(matcher.matches(str(value)) for value in values), f"{place}: {matcher} matches none"
-        for label in promql.grouped_by(expression):
-            labels = {
-                name for sample in real.samples if sample.name in promql.metrics(expression) for name in sample.labels
-            }
-            assert label in labels | promql.LABELS_OF_PROMETHEUS, f"{place}: nothing to group has {label}"
-    families = {family.name for family in real.families if family.name.startswith("gateway_")}
-    shown = {re.sub(r"_(total|bucket|count|sum)$", "", name) for name in used}
-    assert {name for name in families if not name.endswith("_created")} <= shown, "each metric is shown somewhere"
-
-
-def test_the_dashboard_can_be_imported() -> None:
-    """The data source is a variable, no panel lies on another, and each has an English title and a Korean line."""
-    whole = dashboard()
-    assert {"type": "datasource", "query": "prometheus"}.items() <= next(
-        variable for variable in whole["templating"]["list"] if variable["name"] == "datasource"
-    ).items()
-    rows = [panel["title"] for panel in whole["panels"] if panel["type"] == "row"]
-    assert rows == ["Is it well?", "What is slow?", "Who is to blame?", "Capacity"]
-    ids = [panel["id"] for panel in whole["panels"]]
-    assert len(set(ids)) == len(ids)
-    taken: set[tuple[int, int]] = set()
-    for panel in whole["panels"]:
-        place = panel["gridPos"]
-        cells = {
-            (x, y)
-            for x in range(place["x"], place["x"] + place["w"])
-            for y in range(place["y"], place["y"] + place["h"])
-        }
-        assert not cells & taken, panel["title"]
-        assert place["x"] + place["w"] <= 24
-        taken |= cells
-    for panel in panels():
-        assert panel["title"].isascii(), panel["title"]
-        assert re.search(r"[가-힣]", panel["description"]), panel["title"]
-        assert "\n" not in panel["description"]
-        assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}, panel["title"]
-        assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
-        assert panel["targets"], panel["title"]
-
-
-def test_each_alert_says_what_it_means_and_what_to_do_first() -> None:
-    rules = alerts()
-    assert len({rule["alert"] for rule in rules}) == len(rules)
-    for rule in rules:
-        assert set(rule) == {"alert", "expr", "for", "labels", "annotations"}, rule
-        assert re.fullmatch(r"Gateway[A-Za-z]+", rule["alert"])
-        assert re.fullmatch(r"[0-9]+[smh]", rule["for"]), rule["alert"]
-        assert rule["labels"]["severity"] in ("critical", "warning", "info"), rule["alert"]
-        assert set(rule["annotations"]) == {"summary", "description"}, rule["alert"]
-        assert rule["annotations"]["summary"].endswith("."), rule["alert"]
-        assert "First:" in rule["annotations"]["description"], rule["alert"]
-
-
-def test_the_operations_page_names_every_metric_and_every_alert() -> None:
-    """And no metric or alert that is not there."""
-    text = (ROOT / "docs" / "operations.md").read_text("utf-8")
-    names = {rule["alert"] for rule in alerts()}
-    assert set(re.findall(r"\bGateway[A-Z][A-Za-z]+\b", text)) == names
-    used = {name for expression in expressions().values() for name in promql.metrics(expression)}
-    for name in used - promql.OF_PROMETHEUS:
-        assert f"`{re.sub(r'_(bucket|count|sum)$', '', name)}" in text, name

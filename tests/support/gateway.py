@@ -15,12 +15,12 @@ from websockets.typing import Origin
 
 from tests.support.network import NO_TLS
 from tests.support.processes import ROOT, Process, free_port, temporary_directory
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_SECONDS, eventually
 
 Start = Literal["uvicorn", "python"]
 
 ALLOWED_ORIGIN = "http://127.0.0.1:4173"
-START_SECONDS = 20.0
+START_SECONDS = 60.0
 # Never connected to by the tests that use it: it only has to look right.
 UNUSED_SETTINGS = {
     "FRONTEND_HOST": ALLOWED_ORIGIN,
@@ -85,7 +85,7 @@ class Gateway:
         self.dotenv = dotenv
         self.base_url = f"http://127.0.0.1:{self.port}"
         self.websocket_url = f"ws://127.0.0.1:{self.port}/api/chat/ws"
-        self.http = httpx.Client(base_url=self.base_url, timeout=30, trust_env=False, verify=NO_TLS)
+        self.http = httpx.Client(base_url=self.base_url, timeout=PATIENCE_SECONDS, trust_env=False, verify=NO_TLS)
         self._process: Process | None = None
 
     @property
@@ -171,7 +171,7 @@ class Gateway:
 
     def async_http(self) -> httpx.AsyncClient:
         """A new client for requests that run beside something else in a coroutine; to be closed by the caller."""
-        return httpx.AsyncClient(base_url=self.base_url, timeout=30, trust_env=False, verify=NO_TLS)
+        return httpx.AsyncClient(base_url=self.base_url, timeout=PATIENCE_SECONDS, trust_env=False, verify=NO_TLS)
 
     def connect(
         self, *, query: str = "", origin: str | None = None, path: str = "", **options: Any
@@ -182,7 +182,7 @@ class Gateway:
         `websockets.asyncio.client.connect`.
         """
         address = self.websocket_url + path + (f"?{query}" if query else "")
-        options = {"max_size": None, "proxy": None, "open_timeout": 15, "compression": None} | options
+        options = {"max_size": None, "proxy": None, "open_timeout": PATIENCE_SECONDS, "compression": None} | options
         return websockets.asyncio.client.connect(address, origin=_origin(origin), **options)
 
 

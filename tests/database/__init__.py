@@ -1,0 +1,1 @@
+"""Schema, statements, the ChatDB of the earlier version, and a database that fails."""

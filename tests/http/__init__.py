@@ -1,0 +1,1 @@
+"""What holds for every path of the REST interface, and its description."""

@@ -1,0 +1,1 @@
+"""One process among several: its settings, its start, its end, and who takes over."""

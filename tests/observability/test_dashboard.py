@@ -1,0 +1,122 @@
+"""The dashboard, the alerts and the operations page: they ask only for metrics that there are."""
+
+import json
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.observability import promql, provoke
+from tests.observability.conftest import Pair
+from tests.observability.scrape import scrape
+from tests.observability.test_metrics import EXPECTED
+from tests.support.processes import ROOT
+
+pytestmark = pytest.mark.anyio
+
+DASHBOARD = ROOT / "monitoring" / "grafana-dashboard.json"
+ALERTS = ROOT / "monitoring" / "alerts.yml"
+
+
+def dashboard() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(DASHBOARD.read_text("utf-8"))
+    return found
+
+
+def panels() -> list[dict[str, Any]]:
+    return [panel for panel in dashboard()["panels"] if panel["type"] != "row"]
+
+
+def alerts() -> list[dict[str, Any]]:
+    return [rule for group in yaml.safe_load(ALERTS.read_text("utf-8"))["groups"] for rule in group["rules"]]
+
+
+def expressions() -> dict[str, str]:
+    """Every PromQL expression, by where it stands."""
+    found = {f"{panel['title']} {target['refId']}": target["expr"] for panel in panels() for target in panel["targets"]}
+    for variable in dashboard()["templating"]["list"]:
+        if variable["type"] == "query":
+            found[f"${variable['name']}"] = variable["query"]["query"]
+    return found | {rule["alert"]: rule["expr"] for rule in alerts()}
+
+
+async def test_the_dashboard_and_the_alerts_ask_only_for_what_there_is(pair: Pair) -> None:
+    """Metric names, label names and label values, as a real instance shows them after all that can happen."""
+    for what in EXPECTED:
+        await provoke.all_gone(pair)
+        await what(pair)
+    real = scrape(pair.here)
+    known = {sample.name for sample in real.samples}
+    used: set[str] = set()
+    for place, expression in expressions().items():
+        for selector in promql.selectors(expression):
+            used.add(selector.metric)
+            if selector.metric in promql.OF_PROMETHEUS:
+                continue
+            assert selector.metric in known, f"{place}: there is no {selector.metric}"
+            for matcher in selector.matchers:
+                values = {sample.labels.get(matcher.label) for sample in real.named(selector.metric)} - {None}
+                assert values, f"{place}: {selector.metric} has no label {matcher.label}"
+                assert any(matcher.matches(str(value)) for value in values), f"{place}: {matcher} matches none"
+        for label in promql.grouped_by(expression):
+            labels = {
+                name for sample in real.samples if sample.name in promql.metrics(expression) for name in sample.labels
+            }
+            assert label in labels | promql.LABELS_OF_PROMETHEUS, f"{place}: nothing to group has {label}"
+    families = {family.name for family in real.families if family.name.startswith("gateway_")}
+    shown = {re.sub(r"_(total|bucket|count|sum)$", "", name) for name in used}
+    assert {name for name in families if not name.endswith("_created")} <= shown, "each metric is shown somewhere"
+
+
+def test_the_dashboard_can_be_imported() -> None:
+    """The data source is a variable, no panel lies on another, and each has an English title and a Korean line."""
+    whole = dashboard()
+    assert {"type": "datasource", "query": "prometheus"}.items() <= next(
+        variable for variable in whole["templating"]["list"] if variable["name"] == "datasource"
+    ).items()
+    rows = [panel["title"] for panel in whole["panels"] if panel["type"] == "row"]
+    assert rows == ["Is it well?", "What is slow?", "Who is to blame?", "Capacity"]
+    ids = [panel["id"] for panel in whole["panels"]]
+    assert len(set(ids)) == len(ids)
+    taken: set[tuple[int, int]] = set()
+    for panel in whole["panels"]:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        assert place["x"] + place["w"] <= 24
+        taken |= cells
+    for panel in panels():
+        assert panel["title"].isascii(), panel["title"]
+        assert re.search(r"[가-힣]", panel["description"]), panel["title"]
+        assert "\n" not in panel["description"]
+        assert panel["datasource"] == {"type": "prometheus", "uid": "${datasource}"}, panel["title"]
+        assert panel["fieldConfig"]["defaults"]["unit"], panel["title"]
+        assert panel["targets"], panel["title"]
+
+
+def test_each_alert_says_what_it_means_and_what_to_do_first() -> None:
+    rules = alerts()
+    assert len({rule["alert"] for rule in rules}) == len(rules)
+    for rule in rules:
+        assert set(rule) == {"alert", "expr", "for", "labels", "annotations"}, rule
+        assert re.fullmatch(r"Gateway[A-Za-z]+", rule["alert"])
+        assert re.fullmatch(r"[0-9]+[smh]", rule["for"]), rule["alert"]
+        assert rule["labels"]["severity"] in ("critical", "warning", "info"), rule["alert"]
+        assert set(rule["annotations"]) == {"summary", "description"}, rule["alert"]
+        assert rule["annotations"]["summary"].endswith("."), rule["alert"]
+        assert "First:" in rule["annotations"]["description"], rule["alert"]
+
+
+def test_the_operations_page_names_every_metric_and_every_alert() -> None:
+    """And no metric or alert that is not there."""
+    text = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    names = {rule["alert"] for rule in alerts()}
+    assert set(re.findall(r"\bGateway[A-Z][A-Za-z]+\b", text)) == names
+    used = {name for expression in expressions().values() for name in promql.metrics(expression)}
+    for name in used - promql.OF_PROMETHEUS:
+        assert f"`{re.sub(r'_(bucket|count|sum)$', '', name)}" in text, name

@@ -1,0 +1,1 @@
+"""The personas, and how they come into the database."""

@@ -1,0 +1,1 @@
+"""What a visitor sends: refused frames, limits, the same prompt again."""

@@ -1,0 +1,1 @@
+"""A login and the recommendation that is pushed after it."""

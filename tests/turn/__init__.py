@@ -1,0 +1,1 @@
+"""From the prompt to the stored answer: its order, and what it outlives."""
