@@ -1,11 +1,16 @@
 """What both servers reply, translated into answers."""
 
+import json
+import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 LISTS = ("card_list", "related_questions")
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+MAY_BE_LARGE = re.compile(rb"\d{19}")  # an integer beyond 64 bits has as many digits or more
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +31,8 @@ def read_reply(reply: dict[str, Any]) -> Answer:
     tool = reply.get("tool_response")
     if not tool:
         return Answer(_message(reply))
-    tool_name, content = (
-        (tool.get("tool_name"), tool.get("tool_response_content")) if isinstance(tool, dict) else (None, None)
-    )
+    tool = tool if isinstance(tool, dict) else {}
+    name, content = tool.get("tool_name"), tool.get("tool_response_content")
     payload: dict[str, Any] = {"login_required": False}
     message = reply
     if isinstance(content, dict):
@@ -36,12 +40,12 @@ def read_reply(reply: dict[str, Any]) -> Answer:
         inner = content["answer"] if isinstance(content.get("answer"), dict) else {}
         content = {**inner, **content, "answer": inner.get("answer", content.get("answer"))}
         payload["login_required"] = content.get("login_required") is True
-        for key, name in (("card_list", "card_list"), ("relatedQuestions", "related_questions")):
+        for key, of_ours in zip(("card_list", "relatedQuestions"), LISTS, strict=True):
             if isinstance(content.get(key), list):
-                payload[name] = content[key]
+                payload[of_ours] = content[key]
         if _is_usable(content["answer"]):
             message = content
-    return Answer(_message(message), _clean(tool_name) if isinstance(tool_name, str) else None, _clean(payload))
+    return Answer(_message(message), _clean(name) if isinstance(name, str) else None, _clean(payload))
 
 
 def read_recommendation(reply: dict[str, Any]) -> Answer:
@@ -55,12 +59,25 @@ def read_recommendation(reply: dict[str, Any]) -> Answer:
 def read_object(body: bytes) -> dict[str, Any]:
     """Raises ReplyUnusable."""
     try:
-        reply = orjson.loads(body)
+        reply = read_json(body.removeprefix(BYTE_ORDER_MARK))
     except orjson.JSONDecodeError:
         raise ReplyUnusable("no JSON") from None
     if not isinstance(reply, dict):
         raise ReplyUnusable("no JSON object")
     return reply
+
+
+def read_json(text: bytes) -> Any:
+    """As orjson does, which makes floats of integers beyond 64 bits; these stay as they are written."""
+    value = orjson.loads(text)
+    if MAY_BE_LARGE.search(text):
+        with suppress(RecursionError):
+            return json.loads(text, parse_int=_integer)
+    return value
+
+
+def _integer(digits: str) -> int | orjson.Fragment:
+    return value if -(2**63) <= (value := int(digits)) < 2**64 else orjson.Fragment(digits)
 
 
 def _is_usable(message: object) -> bool:
