@@ -39,12 +39,12 @@ class Connector(aiohttp.TCPConnector):
         is_again = req in self._on_kept
         while True:
             connection = await super().connect(req, traces, timeout)
-            assert connection.protocol is not None
-            now = time.monotonic()
-            made_at = self._made_at.setdefault(connection.protocol, now)
-            if made_at is now:
+            protocol, now = connection.protocol, time.monotonic()
+            assert protocol is not None
+            if protocol not in self._made_at:
+                self._made_at[protocol] = now
                 return connection
-            if now - made_at < MAX_AGE and not is_again:
+            if now - self._made_at[protocol] < MAX_AGE and not is_again:
                 self._on_kept.add(req)
                 return connection
             connection.close()
