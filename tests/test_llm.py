@@ -1,20 +1,17 @@
 """Every shape of a reply, and every way to fail."""
 
-import asyncio
-import contextlib
 import gzip
-import re
 from collections.abc import AsyncIterator, Iterator
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
 from tests.support.backends import Drip, Drop, Hang, Json, LlmStub, Raw, Reply, answer, tool_answer
 from tests.support.backends import login_required_answer as login_required
-from tests.support.background import background
 from tests.support.chat import PLAIN_ANSWER, Frame, Visitor, visit
 from tests.support.gateway import Gateway
 from tests.support.network import RefusedPort
+from tests.support.raw_server import ANSWERED, OK_HEAD, RawServer
 from tests.support.world import NewGateway, NewWorld, World, unique
 
 pytestmark = pytest.mark.anyio
@@ -277,37 +274,6 @@ async def test_a_byte_order_mark_before_a_reply_is_skipped(visitor: Visitor, llm
 async def test_a_reply_with_a_long_header_is_read(visitor: Visitor, llm: LlmStub) -> None:
     reply = Raw(b'{"answer": "x"}', headers={"x-long": "x" * 9000})
     assert (await told(visitor, llm, reply))["message"] == "x"
-
-
-class RawServer:
-    """Answers the requests on each connection with these bytes, one after the other; the last one ends it."""
-
-    def __init__(self, *replies: bytes) -> None:
-        self.connections = 0
-        self._replies = replies
-        self._server = background.run(asyncio.start_server(self._serve, "127.0.0.1"))
-        self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.connections += 1
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            for reply in self._replies:
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = re.search(rb"content-length: (\d+)", head.lower())
-                assert length
-                await reader.readexactly(int(length[1]))
-                writer.write(reply)
-        writer.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        background.call(self._server.close)
-
-
-OK_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
-ANSWERED = OK_HEAD + b'content-length: 15\r\n\r\n{"answer": "x"}'
 
 
 @pytest.mark.parametrize(

@@ -27,9 +27,10 @@ async def read_stream(pieces: AsyncIterable[bytes], sink: Sink, max_bytes: int) 
                     return event
                 if event.get("error") is not None:
                     raise ReplyUnusable("the server says that it failed")
-                name, text = (_text(event.get(key)) for key in ("tool_name", "delta"))
-                if name := name.replace("\0", ""):
+                name, text = event.get("tool_name"), event.get("delta")
+                if isinstance(name, str) and (name := name.replace("\0", "")):
                     sink.tool(name)
+                text = text if isinstance(text, str) else ""
                 text_bytes = len(text.encode())
                 events.count(len(data) - text_bytes)
                 text_left -= text_bytes
@@ -40,10 +41,6 @@ async def read_stream(pieces: AsyncIterable[bytes], sink: Sink, max_bytes: int) 
     except (aiohttp.ClientError, OSError) as error:
         raise ReplyUnusable("the stream broke off") from error
     raise ReplyUnusable("the stream ended without its last object")
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
 
 
 class Events:

@@ -29,23 +29,17 @@ class ReplyUnusable(Exception):
 def read_reply(reply: dict[str, Any]) -> Answer:
     """Translates a reply of the LLM server. Raises ReplyUnusable."""
     tool = reply.get("tool_response")
-    if not tool:
-        return Answer(_message(reply))
     tool = tool if isinstance(tool, dict) else {}
     name, content = tool.get("tool_name"), tool.get("tool_response_content")
-    payload: dict[str, Any] = {"login_required": False}
-    message = reply
-    if isinstance(content, dict):
+    content = content if isinstance(content, dict) else {}
+    if isinstance(inner := content.get("answer"), dict):
         # One release nests the tool's own answer; its lists then stand in either place.
-        inner = content["answer"] if isinstance(content.get("answer"), dict) else {}
-        content = {**inner, **content, "answer": inner.get("answer", content.get("answer"))}
-        payload["login_required"] = content.get("login_required") is True
-        for key, of_ours in zip(("card_list", "relatedQuestions"), LISTS, strict=True):
-            if isinstance(content.get(key), list):
-                payload[of_ours] = content[key]
-        if _is_usable(content["answer"]):
-            message = content
-    return Answer(_message(message), _clean(name) if isinstance(name, str) else None, _clean(payload))
+        content = {**inner, **content, "answer": inner.get("answer")}
+    payload = {"login_required": content.get("login_required") is True}
+    for key, of_ours in zip(("card_list", "relatedQuestions"), LISTS, strict=True):
+        if isinstance(content.get(key), list):
+            payload[of_ours] = content[key]
+    return Answer(_message(content, reply), _clean(name) if isinstance(name, str) else None, _clean(payload))
 
 
 def read_recommendation(reply: dict[str, Any]) -> Answer:
@@ -80,15 +74,13 @@ def _integer(digits: str) -> int | orjson.Fragment:
     return value if -(2**63) <= (value := int(digits)) < 2**64 else orjson.Fragment(digits)
 
 
-def _is_usable(message: object) -> bool:
-    return isinstance(message, str) and bool(message.replace("\0", "").strip())
-
-
-def _message(reply: dict[str, Any]) -> str:
-    message = reply.get("answer")
-    if not _is_usable(message):
-        raise ReplyUnusable("no usable message")
-    return str(_clean(message))
+def _message(*replies: dict[str, Any]) -> str:
+    """The first that there is. Raises ReplyUnusable."""
+    for reply in replies:
+        message = reply.get("answer")
+        if isinstance(message, str) and (message := message.replace("\0", "")).strip():
+            return message
+    raise ReplyUnusable("no usable message")
 
 
 def _clean(value: Any) -> Any:

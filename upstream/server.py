@@ -8,43 +8,36 @@ from weakref import WeakKeyDictionary, WeakSet
 import aiohttp
 import httpx
 import orjson
-from aiohttp.client_proto import ResponseHandler
 from aiohttp.connector import Connection
-from aiohttp.http import HttpProcessingError
-from aiohttp.tracing import Trace
 
 from settings import Settings
 from upstream.call import Call, Sink
 from upstream.events import read_stream
 from upstream.replies import ReplyUnusable, read_object
 
-HEADERS = {"content-type": "application/json", "accept-encoding": "identity"}
 # Below the keep-alive of the servers behind us (uvicorn's is 5 s), so that no call is sent into a closing connection.
 IDLE_SECONDS = 4.0
-MAX_AGE = 60.0
+MAX_AGE_SECONDS = 60.0
 MAX_HEADER_BYTES = 65_536
 
 
 class Connector(aiohttp.TCPConnector):
-    """Keeps no connection beyond MAX_AGE, as a name may move; a call that a kept one fails gets one that is new."""
+    """Keeps no connection for long, as a name may move; what a kept one fails at is sent over a new one."""
 
     def __init__(self, max_connections: int) -> None:
         super().__init__(limit=max_connections, keepalive_timeout=IDLE_SECONDS)
-        self._made_at = WeakKeyDictionary[ResponseHandler, float]()
+        self._made_at = WeakKeyDictionary[Any, float]()
         self._on_kept = WeakSet[aiohttp.ClientRequest]()
 
-    async def connect(
-        self, req: aiohttp.ClientRequest, traces: list[Trace], timeout: aiohttp.ClientTimeout
-    ) -> Connection:
+    async def connect(self, req: aiohttp.ClientRequest, *args: Any, **kwargs: Any) -> Connection:
         is_again = req in self._on_kept
         while True:
-            connection = await super().connect(req, traces, timeout)
-            protocol, now = connection.protocol, time.monotonic()
-            assert protocol is not None
-            if protocol not in self._made_at:
-                self._made_at[protocol] = now
+            connection = await super().connect(req, *args, **kwargs)
+            made_at = self._made_at.get(connection.protocol)
+            if made_at is None:
+                self._made_at[connection.protocol] = time.monotonic()
                 return connection
-            if now - self._made_at[protocol] < MAX_AGE and not is_again:
+            if time.monotonic() - made_at < MAX_AGE_SECONDS and not is_again:
                 self._on_kept.add(req)
                 return connection
             connection.close()
@@ -71,7 +64,7 @@ class Server:
             connector=connector,
             middlewares=[connector.send],
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers=HEADERS | {"accept": accept},
+            headers={"content-type": "application/json", "accept-encoding": "identity", "accept": accept},
             timeout=aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect),
             max_line_size=MAX_HEADER_BYTES,
             max_field_size=MAX_HEADER_BYTES,
@@ -94,7 +87,7 @@ class Server:
             try:
                 async with self._session.post(self._url, data=body, headers=headers, allow_redirects=False) as response:
                     return await self._read(response, sink)
-            except (aiohttp.ClientResponseError, HttpProcessingError) as error:
+            except aiohttp.ClientResponseError as error:
                 raise ReplyUnusable("no HTTP") from error
             except TimeoutError as error:
                 raise httpx.TimeoutException(str(error)) from error
