@@ -1,7 +1,6 @@
 """What both servers reply, translated into answers."""
 
 import json
-import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +9,6 @@ import orjson
 
 LISTS = ("card_list", "related_questions")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-MAY_BE_LARGE = re.compile(rb"\d{19}")  # an integer beyond 64 bits has as many digits or more
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +61,18 @@ def read_object(body: bytes) -> dict[str, Any]:
 
 def read_json(text: bytes) -> Any:
     """As orjson does, which makes floats of integers beyond 64 bits; these stay as they are written."""
-    value = orjson.loads(text)
-    if MAY_BE_LARGE.search(text):
-        with suppress(RecursionError):
-            return json.loads(text, parse_int=_integer)
-    return value
+    read = orjson.loads(text)
+    values = [read]
+    while values:
+        value = values.pop()
+        if isinstance(value, dict):
+            values.extend(value.values())
+        elif isinstance(value, list):
+            values.extend(value)
+        elif isinstance(value, float) and abs(value) >= 2**63:
+            with suppress(RecursionError):
+                return json.loads(text, parse_int=_integer)
+    return read
 
 
 def _integer(digits: str) -> int | orjson.Fragment:
