@@ -1,8 +1,8 @@
 """What is no API: health, metrics, the chat page and the documentation, of which nothing comes from another host."""
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
@@ -42,22 +42,17 @@ async def get_readiness(request: Request) -> Response:
 async def get_metrics(request: Request) -> Response:
     if not request.state.instance.settings.metrics:
         raise HTTPException(404)
-    return Response(metrics.render(), media_type=metrics.CONTENT_TYPE)
+    return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
 
 
 async def get_root(request: Request) -> Response:
     if request.state.instance.settings.shows_chat_page:
-        return FileResponse(WEB / "index.html", headers=HEADERS)
+        return await get_file("index.html", request)
     return json_response({"name": NAME, "version": VERSION})
 
 
-def show(file: str) -> Callable[[Request], Awaitable[Response]]:
-    """A handler that answers with a file of the web folder."""
-
-    async def get_file(request: Request) -> Response:
-        return FileResponse(WEB / file, headers=HEADERS)
-
-    return get_file
+async def get_file(name: str, request: Request) -> Response:
+    return FileResponse(WEB / name, headers=HEADERS)
 
 
 class WebFiles(StaticFiles):
