@@ -22,9 +22,7 @@ class Edge:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
-        path = scope["path"]
-        if path.endswith("/") and path != "/":
-            scope["path"] = path.rstrip("/") or "/"
+        scope["path"] = scope["path"].rstrip("/") or "/"
         if scope["type"] == "websocket":
             # ASGI has no way to cut a connection whose client does not read; the server's protocol does.
             transport = getattr(getattr(send, "__self__", None), "transport", None)

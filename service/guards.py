@@ -7,7 +7,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame, Opcode
-from websockets.protocol import State
+from websockets.protocol import Event, State
 
 from common.errors import HEAD_TOO_LARGE, POLICY_VIOLATION, TOO_MANY_MESSAGES
 from common.limits import MINUTE, Window
@@ -155,17 +155,18 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
 
     def handle_events(self) -> None:
         for event in self.conn.events_received():
-            is_counted = isinstance(event, Frame) and event.opcode is not Opcode.CLOSE
-            if not is_counted or self._admits(len(event.data)):
+            if self._admits(event):
                 self.conn.events = [event]  # where uvicorn looks for it
                 super().handle_events()
 
-    def _admits(self, size: int) -> bool:
+    def _admits(self, event: Event) -> bool:
         """Counts a frame; False if it is not to be handled, since the connection ends."""
+        if not isinstance(event, Frame) or event.opcode is Opcode.CLOSE:
+            return True
         if self.transport.is_closing():
             return False
         now = self.loop.time()
-        self.slice.count(now, 1 + size // COSTLY_BYTES)
+        self.slice.count(now, 1 + len(event.data) // COSTLY_BYTES)
         self.burst += 1
         if self.minute.count(now) <= self.frames_per_minute and self.burst <= self.longest_burst:
             return True

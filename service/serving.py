@@ -1,24 +1,19 @@
 """What the gateway changes about uvicorn, however it was started: its limits, how it stops, its `server` header."""
 
-from __future__ import annotations
-
 import asyncio
 import multiprocessing
-import os
 import signal
-import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import FrameType
-from typing import Self
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from common.logs import log
-from service.http_guard import GuardedHttp
-from service.websocket_guard import GuardedWebSocket
+from service.guards import GuardedHttp, GuardedWebSocket
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # How long uvicorn may wait for requests and sockets that are left when the gateway has drained.
@@ -65,47 +60,41 @@ def configure(server: uvicorn.Server | None, prompts_per_minute: int) -> None:
         config.ws_per_message_deflate = False  # it takes 40 KB a session
 
 
-class DrainOnSignal:
+@contextmanager
+def drain_on_signal(server: uvicorn.Server | None, drain: Callable[[], Awaitable[None]]) -> Iterator[None]:
     """While it is entered, SIGTERM and SIGINT drain before uvicorn closes every socket; a second one kills."""
+    if server is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    seen: list[int] = []
+    draining: list[asyncio.Task[None]] = []
 
-    def __init__(self, server: uvicorn.Server | None, drain: Callable[[], Awaitable[None]]) -> None:
-        self._server = server
-        self._drain = drain
-        self._loop = asyncio.get_running_loop()
-        self._seen: list[int] = []
-        self._handlers_before: dict[signal.Signals, signal._HANDLER] = {}
-        self._draining: asyncio.Task[None] | None = None
-
-    def __enter__(self) -> Self:
-        if self._server is not None and threading.current_thread() is threading.main_thread():
-            self._handlers_before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._handlers_before.items():
-            signal.signal(number, handler)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._seen.append(number)
-        if len(self._seen) == 2 and self._seen[0] != number and multiprocessing.parent_process() is not None:
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        if len(seen) == 2 and seen[0] != number and multiprocessing.parent_process() is not None:
             return  # Ctrl-C reaches a worker twice: from the terminal, and as the supervisor's SIGTERM
-        if len(self._seen) > 1 or self._server is None or not self._server.started:
+        if len(seen) > 1 or not server.started:
             signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
         else:
-            self._loop.call_soon_threadsafe(self._start_draining, self._server)
+            loop.call_soon_threadsafe(lambda: draining.append(loop.create_task(drain_and_exit())))
 
-    def _start_draining(self, server: uvicorn.Server) -> None:
-        self._draining = self._loop.create_task(self._drain_and_exit(server))
-
-    async def _drain_and_exit(self, server: uvicorn.Server) -> None:
+    async def drain_and_exit() -> None:
         try:
-            await self._drain()
+            await drain()
         except Exception:
             log.exception("draining failed")
         finally:
             # uvicorn's signal handler would do more: end the process by the signal, as if it had failed.
             server.should_exit = True
+
+    handlers_before = {number: signal.signal(number, on_signal) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers_before.items():
+            signal.signal(number, handler)
 
 
 async def cut_stalled_connections(server: uvicorn.Server | None) -> None:
