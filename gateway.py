@@ -13,7 +13,7 @@ What is where:
     upstream/       the LLM server and the MCP server
     database/       pools, batches, migrations, NOTIFY; sql/: every statement
     service/        instance.py  start, signs of life, readiness, draining; checks.py: settings that will hurt
-                    guards.py    limits of connections; serving.py, edge.py: what is changed about uvicorn
+                    guards.py    limits of connections; serving.py: between uvicorn and the routes
     common/         errors.py    kinds of error, and every text; logs.py, metrics.py: what operators see
     settings.py     the settings: names, limits, defaults
 """
@@ -37,10 +37,9 @@ from common import logs
 from handlers import pages, rest, ws
 from handlers.requests import EXCEPTION_HANDLERS
 from service.checks import check_all
-from service.edge import Edge
 from service.instance import Instance
-from service.serving import Supervisor, configure, cut_stalled_connections, drain_on_signal, running_server
-from settings import InvalidSettings, Settings, read_settings
+from service.serving import Edge, Supervisor, configure, cut_stalled_connections, drain_on_signal, running_server
+from settings import InvalidSettings, read_settings
 
 # Longer than a load balancer's 60, so that it is never we who close a connection it wants to use
 KEEP_ALIVE_SECONDS = 75
@@ -66,41 +65,35 @@ ROUTES = [
 ]
 
 
-def create_app(settings: Settings) -> Edge:
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Instance]]:
-        server = running_server()
-        configure(server, settings.prompts_per_minute)
-        with drain_on_signal(server, lambda: instance.drain()):  # noqa: PLW0108  # it comes later
-            async with Instance.run(settings) as instance:
-                instance.tasks.start(cut_stalled_connections(server))
-                yield {"instance": instance}
-
-    cors = Middleware(
-        CORSMiddleware,
-        allow_origins=sorted(settings.frontend_host),
-        allow_methods=["GET", "POST"],
-        allow_headers=["*"],
-        allow_credentials=True,
-    )
-    app = Starlette(routes=ROUTES, middleware=[cors], exception_handlers=EXCEPTION_HANDLERS, lifespan=lifespan)
-    app.router.redirect_slashes = False
-    return Edge(app)
-
-
-def load_settings() -> Settings:
-    """The settings, or the end of the process with a line for each problem."""
-    try:
-        return read_settings()
-    except InvalidSettings as invalid:
-        print(invalid, file=sys.stderr)
-        # 3 is how a worker tells uvicorn's supervisor that starting it again will not help.
-        sys.exit(3 if multiprocessing.parent_process() else 2)
-
-
-settings = load_settings()
+try:
+    settings = read_settings()
+except InvalidSettings as invalid:
+    print(invalid, file=sys.stderr)
+    # 3 is how a worker tells uvicorn's supervisor that starting it again will not help.
+    sys.exit(3 if multiprocessing.parent_process() else 2)
 logs.set_up(settings.log_level, settings.environment)
-app = create_app(settings)
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Instance]]:
+    server = running_server()
+    configure(server, settings.prompts_per_minute)
+    with drain_on_signal(server, lambda: instance.drain()):  # noqa: PLW0108  # it comes later
+        async with Instance.run(settings) as instance:
+            instance.tasks.start(cut_stalled_connections(server))
+            yield {"instance": instance}
+
+
+cors = Middleware(
+    CORSMiddleware,
+    allow_origins=sorted(settings.frontend_host),
+    allow_methods=["GET", "POST"],
+    allow_headers=["*"],
+    allow_credentials=True,
+)
+routed = Starlette(routes=ROUTES, middleware=[cors], exception_handlers=EXCEPTION_HANDLERS, lifespan=lifespan)
+routed.router.redirect_slashes = False
+app = Edge(routed)
 
 
 def main() -> None:

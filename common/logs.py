@@ -88,11 +88,9 @@ class JoinedHandler(logging.StreamHandler[TextIO]):
 
 def set_up(level: str, environment: str) -> None:
     """Sends every log of the process, uvicorn's too, to standard error in one form."""
-    # What no line shows need not be looked up for every one: the caller, the thread, the process, the task.
+    # What no line shows need not be looked up for every one: the caller, the thread, the process.
     logging._srcfile = None  # the way that logging's own documentation gives
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    if sys.version_info >= (3, 12):
-        logging.logAsyncioTasks = False
     handler = JoinedHandler()
     handler.setFormatter(JsonFormatter() if environment == "production" else ReadableFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 if multiprocessing.parent_process() is not None:
-    # Workers add up through files in a folder they share; the library reads its name when it is imported. The time at
-    # which the supervisor started tells it from an earlier one with the same process id.
+    # Workers add up through files in a folder they share. The library reads its name when it is imported, so only this
+    # module imports it. The supervisor's start time tells it from an earlier one with the same process id.
     started = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[19]
     folder = Path(tempfile.gettempdir()) / f"gateway-metrics-{os.getppid()}-{started}"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -25,6 +25,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 
 from common import VERSION
 
+CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 SHARED_FOLDER = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
 FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 ROWS = (1, 2, 5, 10, 50, 200, 500)

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
@@ -42,7 +41,7 @@ async def get_readiness(request: Request) -> Response:
 async def get_metrics(request: Request) -> Response:
     if not request.state.instance.settings.metrics:
         raise HTTPException(404)
-    return Response(metrics.render(), media_type=CONTENT_TYPE_LATEST)
+    return Response(metrics.render(), media_type=metrics.CONTENT_TYPE)
 
 
 async def get_root(request: Request) -> Response:

@@ -1,15 +1,18 @@
-"""What the gateway changes about uvicorn, however it was started: its limits, how it stops, its `server` header."""
+"""Between uvicorn and the routes: what is changed about uvicorn, however it was started; what each request passes."""
 
 import asyncio
 import multiprocessing
+import re
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
+from uuid import uuid4
 
 import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.supervisors import Multiprocess
 
 from common.logs import log
@@ -21,6 +24,8 @@ GRACE_SECONDS = 5
 STALL_SECONDS = 20.0
 LOOK_SECONDS = 5.0
 JOIN_SECONDS = 0.1
+_FIRST = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 
 class Supervisor(Multiprocess):
@@ -111,3 +116,36 @@ async def cut_stalled_connections(server: uvicorn.Server | None) -> None:
         for protocol, (_, since) in stalled.items():
             if now - since > STALL_SECONDS:
                 protocol.transport.abort()
+
+
+class Edge:
+    """Takes trailing slashes off, so that both forms of a path are answered directly and never by a redirect.
+
+    `X-Request-ID` is taken over or made, stands in the request's state as `request_id`, and is returned.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        scope["path"] = scope["path"].rstrip("/") or "/"
+        if scope["type"] == "websocket":
+            # ASGI has no way to cut a connection whose client does not read; the server's protocol does.
+            transport = getattr(getattr(send, "__self__", None), "transport", None)
+            scope["gateway.transport"] = transport
+            peername = transport.get_extra_info("peername") if transport else None
+            scope["gateway.peer"] = peername[0] if isinstance(peername, tuple) else None
+            scope["gateway.is_tls"] = transport is not None and transport.get_extra_info("sslcontext") is not None
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex.encode()
+        scope["state"]["request_id"] = request_id.decode()
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] in _FIRST:
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)
