@@ -38,7 +38,7 @@ from handlers import pages, rest, ws
 from handlers.requests import EXCEPTION_HANDLERS
 from service.checks import check_all
 from service.instance import Instance
-from service.serving import Edge, Supervisor, configure, cut_stalled_connections, drain_on_signal, running_server
+from service.serving import Edge, Supervisor, configured_server, cut_stalled_connections, drain_on_signal
 from settings import InvalidSettings, read_settings
 
 # Longer than a load balancer's 60, so that it is never we who close a connection it wants to use
@@ -64,7 +64,6 @@ ROUTES = [
     Mount("/web", pages.WebFiles(directory=pages.WEB)),
 ]
 
-
 try:
     settings = read_settings()
 except InvalidSettings as invalid:
@@ -76,8 +75,7 @@ logs.set_up(settings.log_level, settings.environment)
 
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Instance]]:
-    server = running_server()
-    configure(server, settings.prompts_per_minute)
+    server = configured_server(settings.prompts_per_minute)
     with drain_on_signal(server, lambda: instance.drain()):  # noqa: PLW0108  # it comes later
         async with Instance.run(settings) as instance:
             instance.tasks.start(cut_stalled_connections(server))

@@ -45,24 +45,21 @@ class Supervisor(Multiprocess):
                 self.terminate_all()
 
 
-def running_server() -> uvicorn.Server | None:
-    """The server that runs this application. Only its signal handler leads to it."""
-    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    return server if isinstance(server, uvicorn.Server) else None
+def configured_server(prompts_per_minute: int) -> uvicorn.Server | None:
+    """The server that runs this application, if it is uvicorn, with all that `uvicorn gateway:app` leaves open.
 
-
-def configure(server: uvicorn.Server | None, prompts_per_minute: int) -> None:
-    """Sets what `uvicorn gateway:app` leaves open. To be called before the first connection.
-
-    The guarded protocols take the place of whatever --http and --ws have asked for.
+    To be called before the first connection. The guarded protocols take the place of what --http and --ws ask for.
     """
-    if server is not None:
-        config = server.config
-        config.timeout_graceful_shutdown = config.timeout_graceful_shutdown or GRACE_SECONDS
-        config.encoded_headers = [header for header in config.encoded_headers if header[0] != b"server"]
-        config.http_protocol_class = GuardedHttp
-        config.ws_protocol_class = partial(GuardedWebSocket, prompts_per_minute)  # type: ignore[assignment]
-        config.ws_per_message_deflate = False  # it takes 40 KB a session
+    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)  # nothing else leads to it
+    if not isinstance(server, uvicorn.Server):
+        return None
+    config = server.config
+    config.timeout_graceful_shutdown = config.timeout_graceful_shutdown or GRACE_SECONDS
+    config.encoded_headers = [header for header in config.encoded_headers if header[0] != b"server"]
+    config.http_protocol_class = GuardedHttp
+    config.ws_protocol_class = partial(GuardedWebSocket, prompts_per_minute)  # type: ignore[assignment]
+    config.ws_per_message_deflate = False  # it takes 40 KB a session
+    return server
 
 
 @contextmanager
