@@ -34,20 +34,16 @@ def read_personas(path: Path) -> list[tuple[str, str | None]]:
         raise BadFile(f"{path}: not JSON: {error}") from None
     if not isinstance(entries, list):
         raise BadFile(f"{path}: must be a list of personas")
-    problems: list[str] = []
-    names: dict[str, int] = {}
-    personas = []
+    problems, names = list[str](), dict[str, int]()
     for number, entry in enumerate(entries, 1):
         problem = _problem(entry)
         if problem is None and (first := names.setdefault(entry["name"], number)) != number:
             problem = f'"name" is the same as in entry {first}'
-        if problem is None:
-            personas.append((entry["name"], entry.get("description")))
-        else:
+        if problem is not None:
             problems.append(f"{path}: entry {number}: {problem}")
     if problems:
         raise BadFile("\n".join(problems))
-    return personas
+    return [(entry["name"], entry.get("description")) for entry in entries]
 
 
 def _problem(entry: Any) -> str | None:
