@@ -30,9 +30,8 @@ BURST_PER_PROMPT, SHORTEST_BURST = 4, 320
 
 
 def _split(data: bytes) -> list[bytes]:
-    if len(data) <= SHORT_BYTES:
-        return [data]
-    return [data[start : start + PIECE_BYTES] for start in range(0, len(data), PIECE_BYTES)]
+    size = PIECE_BYTES if len(data) > SHORT_BYTES else SHORT_BYTES
+    return [data[start : start + size] for start in range(0, len(data), size)]
 
 
 class GuardedHttp(HttpToolsProtocol):
