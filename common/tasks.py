@@ -1,10 +1,11 @@
 """Background work with an owner: its exceptions are logged, and it can be waited for and cancelled."""
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from common.errors import DatabaseError
 from common.logs import log
 
 
@@ -22,6 +23,24 @@ class TaskOwner:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._on_done)
+
+    def repeat(self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Does it again and again. What has begun when it is cancelled is finished, so that nothing of it is lost."""
+        self.start(self._repeat(seconds, work))
+
+    async def _repeat(self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            working = asyncio.create_task(work())
+            try:
+                await asyncio.shield(working)
+            except DatabaseError:
+                pass  # has been logged; the next time may do better
+            except asyncio.CancelledError:
+                await asyncio.wait([working])
+                raise
+            except Exception:
+                log.exception("background work failed", work=work.__name__)
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

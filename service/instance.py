@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Self
 
@@ -15,13 +15,14 @@ from common import metrics
 from common.errors import DatabaseError
 from common.logs import JsonFormatter, log
 from common.tasks import TaskOwner
-from database.migrations import MIGRATIONS, migrate_when_there
+from database.migrations import MIGRATIONS, migrate
 from database.notices import INSTANCE_LOCK, SESSIONS, WORDS, Listener
 from database.pool import Database
 from database.shared import SingleFlight
 from service.checks import ask, check_all
 from settings import Settings
 
+START_SECONDS = 30.0
 BEAT_SECONDS = 1.0
 STOP_SECONDS = 3.0
 # An instance that shows no sign of life is declared dead after so many seconds: without its lock it has crashed, with
@@ -49,14 +50,14 @@ class Instance:
     @classmethod
     @asynccontextmanager
     async def run(cls, settings: Settings) -> AsyncIterator[Self]:
-        """An instance that serves. Raises DatabaseError if ChatDB cannot be used; card_qna_db may come later."""
+        """An instance that serves. Raises an error if ChatDB cannot be used; card_qna_db may come later."""
         timeout, prepared = settings.db_timeout, settings.prepared_statements
         chatdb = Database("chatdb", settings.database_url, settings.db_pool_size, timeout, prepared)
         card_qna_db = Database("card_qna_db", settings.faq_database_url, settings.faq_db_pool_size, timeout, prepared)
         try:
             await chatdb.open()
             await card_qna_db.open()
-            await migrate_when_there(chatdb)
+            await migrate(chatdb, START_SECONDS)
             (joined,) = await chatdb.fetch("join_instance")
             instance = cls(settings, joined["id"], chatdb, card_qna_db)
             try:
@@ -75,13 +76,13 @@ class Instance:
         hearing = {SESSIONS: self.chat.hear_of_session, WORDS: self.chat.hear_word}
         self.tasks.start(self._listener.listen(hearing, delivery.look_around))
         for work in (self._beat, qna.flush_views, self._measure):
-            self.tasks.start(_every(BEAT_SECONDS, work))
+            self.tasks.repeat(BEAT_SECONDS, work)
         self.tasks.start(self._warn())
         try:
             await qna.refresh()
         except DatabaseError:
             log.warning("card_qna_db cannot be read yet; every question goes to the LLM server until it can")
-        self.tasks.start(_every(self.settings.qna_refresh_seconds, qna.refresh))
+        self.tasks.repeat(self.settings.qna_refresh_seconds, qna.refresh)
         try:
             async with asyncio.timeout(self.settings.db_timeout):
                 await self._listener.has_listened.wait()
@@ -187,14 +188,3 @@ class Heartbeat:
                 log.warning("instance lost", other=id, silent_seconds=round(silent, 1))
         self._signs = signs
         return not rows[0]["was_given_up"]
-
-
-async def _every(seconds: float, work: Callable[[], Awaitable[None]]) -> None:
-    while True:
-        await asyncio.sleep(seconds)
-        try:
-            await work()
-        except DatabaseError:
-            pass  # has been logged; the next time may do better
-        except Exception:
-            log.exception("background work failed", work=work.__name__)
