@@ -113,4 +113,7 @@ class Listener:
 
 
 def _hear(hear: Callable[[str], None], connection: Any, pid: int, channel: str, payload: object) -> None:
-    hear(str(payload))
+    try:
+        hear(str(payload))
+    except Exception as error:  # it is another version's, or anybody's who can write to the database
+        log.warning("notice not understood", channel=channel, error=type(error).__name__)
