@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Sequence
 from contextlib import suppress
 from uuid import UUID
@@ -12,7 +11,7 @@ import asyncpg
 from chat.answering import Answering
 from chat.delivery import Delivery
 from chat.drafts import Drafts
-from chat.turn import Elsewhere, Turn
+from chat.turn import Elsewhere, Lane, Turn
 from common import metrics
 from common.errors import DatabaseError
 from common.logs import log
@@ -20,21 +19,6 @@ from common.tasks import TaskOwner
 from database.pool import Database
 
 ASK_SECONDS = 1.0
-
-
-class Lane:
-    """A session's line. One task answers what stands in it, one turn at a time, in its order.
-
-    `in_hand` counts the session's turns: in line, being answered, or still being stored.
-    """
-
-    __slots__ = ("elsewhere", "in_hand", "is_worked_on", "line")
-
-    def __init__(self) -> None:
-        self.line: deque[Turn | Elsewhere] = deque()
-        self.in_hand = 0
-        self.elsewhere: list[Elsewhere] = []
-        self.is_worked_on = False
 
 
 class Turns:
@@ -116,8 +100,14 @@ class Turns:
 
     async def follow(self, session_id: UUID) -> None:
         """A session was resumed here: its next prompts wait for answers of other instances. Raises DatabaseError."""
-        if makers := await self._list_elsewhere(session_id):
-            elsewhere = Elsewhere(session_id, set(makers))
+        message_ids = set(await self._list_elsewhere(session_id))
+        lane = self._lanes.get(session_id)
+        for earlier in lane.elsewhere if lane else ():
+            if not earlier.is_over:
+                message_ids -= earlier.message_ids
+                earlier.has_news.set()  # the new socket is to be shown what the old one was
+        if message_ids:
+            elsewhere = Elsewhere(session_id, message_ids)
             self._lanes.setdefault(session_id, Lane()).elsewhere.append(elsewhere)
             self.line_up(elsewhere)
 
@@ -185,6 +175,11 @@ class Turns:
         """Another instance has marked a turn as stopped that may be in hand here."""
         if turn := self._turns.get(message_id):
             turn.stop()
+
+    async def look_for_stops(self) -> None:
+        """The word that another instance has marked a turn as stopped may have been missed. Raises DatabaseError."""
+        for row in await self._chatdb.fetch("list_stopped_turns", self._instance_id) if self._turns else ():
+            self.stop_here(row["prompt_id"])
 
     async def drain(self) -> None:
         """Until every turn in hand is answered."""
