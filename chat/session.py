@@ -11,6 +11,8 @@ from common.errors import OPENED_ELSEWHERE, SUPERSEDED
 from common.limits import Window
 from database.shared import BatchedStatement
 
+REMEMBERED = 8  # answers, of which no draft may be shown any more
+
 
 class Session:
     """Everything stored up to `sent_at` has been sent.
@@ -31,7 +33,7 @@ class Session:
         self.socket = socket
         self.sent_at = sent_at
         self.prompts = prompts
-        self.answered: UUID | None = None  # the last prompt whose answer was sent
+        self.answered: tuple[UUID, ...] = ()  # the last prompts and pushes that were sent
         self.wants_drafts = False
         self.has_news = False  # something unsent may have been stored since the last read began
         self._unsent = unsent
@@ -82,12 +84,12 @@ class Session:
         """Sends an answer that could not be stored yet, and not again when it is; the time under which it was sent."""
         created_at = max(unstored.created_at, self.sent_at + timedelta(microseconds=1))
         self._shown = (self._shown or set()) | {unstored.id}
-        self.answered = unstored.message_id
+        self.answered = (*self.answered[1 - REMEMBERED :], unstored.message_id)
         await self.socket.send(unstored._replace(created_at=created_at).to_frame())
         return created_at
 
     async def _send_once(self, stored: StoredAnswer) -> None:
-        self.answered = stored.message_id
+        self.answered = (*self.answered[1 - REMEMBERED :], stored.message_id)
         if self._shown and stored.id in self._shown:
             self._shown.discard(stored.id)
         else:
