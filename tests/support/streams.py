@@ -106,10 +106,10 @@ class Reader:
         while not check():
             await self.next()
 
-    async def until_text(self, text: str | None = None) -> str:
+    async def until_text(self, text: str | None = None, message_id: str | None = None) -> str:
         """Read until there is some text, or this one."""
-        await self.until(lambda: self.text() == text if text else self.text())
-        return self.text()
+        await self.until(lambda: self.text(message_id) == text if text else self.text(message_id))
+        return self.text(message_id)
 
 
 @asynccontextmanager
