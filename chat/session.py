@@ -12,6 +12,8 @@ from common.errors import OPENED_ELSEWHERE, SUPERSEDED
 from common.limits import MINUTE, Window
 from database.shared import BatchedStatement
 
+REMEMBERED = 8  # answers, of which no draft may be shown any more
+
 
 @dataclass(eq=False, slots=True)
 class Session:
@@ -28,12 +30,12 @@ class Session:
     sent_at: datetime
     unsent: BatchedStatement
     prompts: Window = field(default_factory=lambda: Window(MINUTE))
-    answered: UUID | None = None  # the last prompt whose answer was sent
+    answered: tuple[UUID, ...] = ()  # the last prompts and pushes that were sent
     wants_drafts: bool = False
     has_news: bool = False  # something unsent may have been stored since the last read began
     _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    _shown: set[UUID] = field(default_factory=set)
-    _watchers: set[asyncio.Event] = field(default_factory=set)
+    _shown: frozenset[UUID] = frozenset()
+    _watchers: frozenset[asyncio.Event] = frozenset()
 
     async def begin(self, first_frame: bytes, *, has_news: bool = False) -> None:
         """Sends the first frame, and then with news what is unsent; deliveries wait. Raises DatabaseError."""
@@ -77,22 +79,22 @@ class Session:
     async def show(self, unstored: StoredAnswer) -> datetime:
         """Sends an answer that could not be stored yet, and not again when it is; the time under which it was sent."""
         created_at = max(unstored.created_at, self.sent_at + timedelta(microseconds=1))
-        self._shown.add(unstored.id)
-        self.answered = unstored.message_id
+        self._shown |= {unstored.id}
+        self.answered = (*self.answered[1 - REMEMBERED :], unstored.message_id)
         await self.socket.send(unstored._replace(created_at=created_at).to_frame())
         return created_at
 
     async def _send_once(self, stored: StoredAnswer) -> None:
-        self.answered = stored.message_id
+        self.answered = (*self.answered[1 - REMEMBERED :], stored.message_id)
         if stored.id in self._shown:
-            self._shown.discard(stored.id)
+            self._shown -= {stored.id}
         else:
             await self.socket.send(stored.to_frame())
         self.sent_at = stored.created_at
         for watcher in self._watchers:
             watcher.set()
-        self._watchers.clear()
+        self._watchers = frozenset()
 
     def watch(self, watcher: asyncio.Event) -> None:
         """Has the event set when an answer is sent next."""
-        self._watchers.add(watcher)
+        self._watchers |= {watcher}

@@ -128,9 +128,13 @@ class Sessions:
 
         Raises DatabaseError.
         """
-        here = [(session.id, session.connection_no, session.sent_at) for session in self]
+        sessions = list(self)
+        here = [(session.id, session.connection_no, session.sent_at) for session in sessions]
         columns = [list(column) for column in zip(*here, strict=True)] or [[], [], []]
         rows = await self._chatdb.fetch("reclaim_sessions", self._instance_id, *columns)
+        for session in sessions:
+            if not session.socket.is_open:  # it may have been taken back after it had left
+                self._tasks.start(self._end(session))
         return [row["session_id"] for row in rows]
 
     async def close_all(self) -> None:

@@ -4,6 +4,8 @@ import asyncio
 import time
 from typing import Any
 
+import asyncpg
+
 from common.logs import log
 from database.pool import SQL, Database, describe
 
@@ -23,7 +25,7 @@ async def migrate(chatdb: Database, patience: float = 0.0) -> None:
         try:
             async with chatdb.transaction() as connection:
                 return await _apply(connection)
-        except OSError as error:
+        except (OSError, asyncpg.CannotConnectNowError) as error:
             if time.monotonic() > until:
                 raise
             log.warning("ChatDB cannot be reached yet", error=describe(error))

@@ -103,9 +103,9 @@ class Instance:
         if not await self._heartbeat.beat():
             log.warning("declared dead by the other instances; rejoining")
             await self.chat.delivery.look_around()
+        await self.chat.turns.look_for_stops()
         if not self.is_draining:
-            in_doubt = self.chat.prompts.in_doubt()
-            self.chat.turns.take_over(await self.chatdb.fetch("take_turns", self._id, in_doubt))
+            await self.chat.turns.take_over()
 
     async def _measure(self) -> None:
         """Brings the gauges up to date, once a second rather than at every change."""
