@@ -139,6 +139,7 @@ class Settings:
     max_sessions: int = _setting(_integer(1, 1_000_000), 10_000)
     send_timeout: float = _setting(_seconds(0.1, 600), 10.0)
     db_timeout: float = _setting(_seconds(0.1, 600), 5.0)
+    delta_seconds: float = _setting(_seconds(0.01, 10), 0.04)
     drain_seconds: float = _setting(_seconds(0, 3600), 25.0)
     stop_grace_seconds: float = _setting(_seconds(0, 86_400), 30.0)
     resume_hours: float = _setting(_seconds(0, 8760), 24.0)

@@ -1,10 +1,14 @@
 """The parts of the chat on one instance, each made of those that it hands on to."""
 
 import asyncio
+from uuid import UUID
+
+import orjson
 
 from chat.answering import Answering
 from chat.answers import Answers
 from chat.delivery import Delivery
+from chat.drafts import Drafts
 from chat.logins import Logins
 from chat.prompts import Prompts
 from chat.qna import Qna
@@ -29,8 +33,9 @@ class Chat:
         self.delivery = Delivery(instance_id, self.sessions, notifier)
         self._answers = Answers(chatdb, self.delivery, settings.max_unstored_answers)
         self.logins = Logins(chatdb, self._mcp_server, self._answers)
-        answering = Answering(self.qna, self.llm_server, self._answers)
-        self.turns = Turns(instance_id, chatdb, self.delivery, answering)
+        self.drafts = Drafts(instance_id, self.sessions, notifier, settings.delta_seconds)
+        answering = Answering(self.qna, self.llm_server, self.drafts, self._answers)
+        self.turns = Turns(instance_id, chatdb, self.delivery, self.drafts, answering)
         max_pending = settings.max_pending_prompts
         self.prompts = Prompts(max_pending, chatdb, self.qna, self.delivery, self._answers, self.turns)
 
@@ -39,12 +44,27 @@ class Chat:
         """Turns and logins that are being worked on."""
         return len(self.turns) + len(self.logins.in_hand)
 
+    def hear_of_session(self, session_id: str) -> None:
+        """Another instance stored something for a session, or took it over."""
+        self.delivery.look_at(UUID(session_id))
+
+    def hear_word(self, text: str) -> None:
+        """A word of another instance; types that are not known here are of newer versions."""
+        match word := orjson.loads(text):
+            case {"type": "stop"}:
+                self.turns.stop_here(UUID(word["message_id"]))
+            case {"type": "watch"}:
+                self.drafts.watch(word)
+            case {"type": "draft"}:
+                self.drafts.mirror(word)
+
     def measure(self) -> None:
         """Brings the gauges up to date."""
         metrics.sessions.set(len(self.sessions))
         metrics.turns_in_hand.set(self.in_hand)
         metrics.oldest_turn.set(self.turns.oldest_age())
         metrics.unstored_answers.set(self._answers.unstored)
+        metrics.drafts.set(len(self.drafts))
 
     async def drain(self) -> None:
         """Until every turn and every login in hand is done."""
@@ -52,6 +72,8 @@ class Chat:
 
     async def stop(self, within: float) -> None:
         """Lets go of what is left; another instance takes it up."""
-        await asyncio.gather(*(part.tasks.cancel(within) for part in (self.prompts, self.turns, self.delivery)))
+        await asyncio.gather(
+            *(part.tasks.cancel(within) for part in (self.prompts, self.turns, self.drafts, self.delivery))
+        )
         await self.sessions.stop()
         await asyncio.gather(self.llm_server.close(), self._mcp_server.close())

@@ -66,7 +66,9 @@ class Delivery:
         for session_id in await self.sessions.reclaim():
             self.look_at(session_id)
 
-    def watch(self, session_id: UUID, watcher: asyncio.Event) -> None:
-        """Has the event set when the session is sent an answer next, if it is here."""
-        if session := self.sessions.find(session_id):
+    def watch(self, session_id: UUID, watcher: asyncio.Event) -> Session | None:
+        """The session, if it is here; then the event is set when it is sent an answer next."""
+        session = self.sessions.find(session_id)
+        if session is not None:
             session.watch(watcher)
+        return session

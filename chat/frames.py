@@ -61,7 +61,9 @@ def _read_answer(row: asyncpg.Record) -> Answer:
     payload = orjson.loads(row["payload"]) if row["payload"] else None
     values = payload if isinstance(payload, dict) else {}
     kept = {name: values[name] for name in LISTS if isinstance(values.get(name), list)}
-    return Answer(row["content"], row["source_tool"], {"login_required": values.get("login_required") is True} | kept)
+    stopped = {"stopped": True} if values.get("stopped") is True else {}
+    login = {"login_required": values.get("login_required") is True}
+    return Answer(row["content"], row["source_tool"], login | stopped | kept)
 
 
 def _details(answer: Answer) -> dict[str, Any]:

@@ -79,6 +79,8 @@ class Prompts:
     def _line_up(self, turn: Turn) -> None:
         turn.mark("store_prompt")
         self._turns.line_up(turn)
+        if turn.is_stopped:  # before there was a row to mark
+            self.tasks.start(self._turns.stop(turn.session_id, turn.message_id))
 
     async def _store_with_answer(self, turn: Turn, session: Session, known: Known) -> None:
         """Stores a prompt that no other stands before in one statement with its answer; the next ones wait for that."""
@@ -102,7 +104,7 @@ class Prompts:
         try:
             if error is not None:
                 raise error
-            if await self._is_to_be_answered(turn, session):
+            if await self._is_claimed(turn, session):
                 self._line_up(turn)
                 return
         except errors.Refused as refused:
@@ -118,7 +120,7 @@ class Prompts:
                 log.exception("prompt failed")
         self._turns.remove(turn)
 
-    async def _is_to_be_answered(self, turn: Turn, session: Session) -> bool:
+    async def _is_claimed(self, turn: Turn, session: Session) -> bool:
         """Whether a prompt that was stored before is to be answered here. Raises Refused, DatabaseError."""
         instance_id = self._delivery.instance_id
         known = await self._chatdb.fetchrow("claim_prompt", turn.message_id, turn.session_id, instance_id)
@@ -127,15 +129,27 @@ class Prompts:
             raise errors.DatabaseError
         if known["session_id"] != turn.session_id or not known["is_user"]:
             raise _already_used(turn.message_id)
-        if not known["claimed"]:
+        if known["attempt"] is None:
             OUTCOMES["duplicate"].inc()
+        else:
+            turn.attempt, turn.is_stopped = known["attempt"], turn.is_stopped or known["is_stopped"]
         if known["created_at"] is not None:
             answer = StoredAnswer.from_row(known)
             if answer.created_at > session.sent_at:
                 self._delivery.look_at(session.id)  # it is on its way, behind what was stored before it
             else:
                 await session.socket.send(answer.to_frame())
-        return bool(known["claimed"])
+        return known["attempt"] is not None
+
+    def stop(self, session: Session, message_id: UUID) -> None:
+        """Ends the turn of a prompt of this session, if it has no answer yet."""
+        self.tasks.start(self._stop(session, message_id))
+
+    async def _stop(self, session: Session, message_id: UUID) -> None:
+        try:
+            await self._turns.stop(session.id, message_id)
+        except errors.DatabaseError:
+            await session.socket.refuse(errors.Refused(errors.DB_FAILED, message_id))
 
     def in_doubt(self) -> list[UUID]:
         """Prompts that could not be stored a while ago, but may have been after all."""

@@ -20,8 +20,8 @@ class Session:
     `connection_no` counts how often the session was resumed, `prompts` those of the last minute.
     """
 
-    __slots__ = ("_lock", "_shown", "_unsent", "_watchers", "connection_no", "has_news", "id", "prompts", "sent_at",
-                 "socket")  # fmt: skip
+    __slots__ = ("_lock", "_shown", "_unsent", "_watchers", "answered", "connection_no", "has_news", "id", "prompts",
+                 "sent_at", "socket", "wants_drafts")  # fmt: skip
 
     def __init__(
         self, id: UUID, connection_no: int, socket: Socket, sent_at: datetime, prompts: Window, unsent: BatchedStatement
@@ -31,6 +31,8 @@ class Session:
         self.socket = socket
         self.sent_at = sent_at
         self.prompts = prompts
+        self.answered: UUID | None = None  # the last prompt whose answer was sent
+        self.wants_drafts = False
         self.has_news = False  # something unsent may have been stored since the last read began
         self._unsent = unsent
         self._lock = asyncio.Lock()
@@ -80,10 +82,12 @@ class Session:
         """Sends an answer that could not be stored yet, and not again when it is; the time under which it was sent."""
         created_at = max(unstored.created_at, self.sent_at + timedelta(microseconds=1))
         self._shown = (self._shown or set()) | {unstored.id}
+        self.answered = unstored.message_id
         await self.socket.send(unstored._replace(created_at=created_at).to_frame())
         return created_at
 
     async def _send_once(self, stored: StoredAnswer) -> None:
+        self.answered = stored.message_id
         if self._shown and stored.id in self._shown:
             self._shown.discard(stored.id)
         else:

@@ -49,26 +49,30 @@ class Sessions:
     def find(self, session_id: UUID) -> Session | None:
         return self._here.get(session_id)
 
-    async def open(self, websocket: WebSocket, requested: str | None, since: datetime | None) -> Session:
-        """Opens a new session, or resumes the requested one, and sends the first frame. Raises DatabaseError."""
+    async def open(
+        self, websocket: WebSocket, requested: str | None, since: datetime | None, hello: dict[str, object]
+    ) -> Session:
+        """Opens a new session or resumes the requested one; the first frame has `hello`. Raises DatabaseError."""
         self._opening += 1
         try:
-            session = await self._resume(websocket, requested, since) if requested else None
-            return session or await self._open_new(websocket, {"resumed": False} if requested else {})
+            session = await self._resume(websocket, requested, since, hello) if requested else None
+            return session or await self._open_new(websocket, hello | ({"resumed": False} if requested else {}))
         finally:
             self._opening -= 1
 
-    async def _open_new(self, websocket: WebSocket, more: dict[str, object]) -> Session:
+    async def _open_new(self, websocket: WebSocket, hello: dict[str, object]) -> Session:
         id = new_uuid()
         rows = await self._opened.put(session_id=id, instance_id=self._instance_id)
         if not rows:
             raise errors.DatabaseError
         session = self._here[id] = self._make(websocket, id, 0, rows[0]["last_answer_at"])
         metrics.sessions_opened.labels("new").inc()
-        await session.begin(orjson.dumps({"session_id": str(id)} | more))
+        await session.begin(orjson.dumps({"session_id": str(id)} | hello))
         return session
 
-    async def _resume(self, websocket: WebSocket, requested: str, since: datetime | None) -> Session | None:
+    async def _resume(
+        self, websocket: WebSocket, requested: str, since: datetime | None, hello: dict[str, object]
+    ) -> Session | None:
         id = read_uuid(requested)
         row = id and await self._chatdb.fetchrow("resume_session", id, self._instance_id, self._settings.resume_hours)
         if not id or not row:
@@ -80,7 +84,7 @@ class Sessions:
         self._put_in_place(session, row["instance_before"])
         metrics.sessions_opened.labels("resumed").inc()
         try:
-            await session.begin(orjson.dumps({"session_id": str(id), "resumed": True}), has_news=True)
+            await session.begin(orjson.dumps({"session_id": str(id), "resumed": True} | hello), has_news=True)
         except BaseException:
             self.leave(session)
             raise

@@ -26,14 +26,18 @@ class Socket:
         self._transport = websocket.scope.get("gateway.transport")
         self._send_timeout = send_timeout
 
+    def is_idle(self) -> bool:
+        """Whether the visitor has read, or the network taken, all that was sent: then a send does not wait."""
+        return self._transport is not None and not self._transport.get_write_buffer_size()
+
     async def send(self, frame: bytes) -> None:
         """Sends a frame, or drops the connection if the visitor does not read."""
         if not self.is_open:
             return
         message = {"type": "websocket.send", "text": frame.decode()}
         try:
-            if self._transport is not None and not self._transport.get_write_buffer_size():
-                await self._websocket.send(message)  # with nothing in its way it does not wait
+            if self.is_idle():
+                await self._websocket.send(message)
                 return
             async with asyncio.timeout(self._send_timeout):
                 await self._websocket.send(message)

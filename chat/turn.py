@@ -6,24 +6,31 @@ from uuid import UUID
 
 from common import metrics
 from common.logs import log, session_hash
+from upstream.call import Call
 
 # Looked up once; to find a metric by its labels costs more than to add to it.
 PARTS = {
     part: metrics.turn_seconds.labels(part) for part in ("store_prompt", "wait", "upstream", "store_answer", "send")
 }
-OUTCOMES = {outcome: metrics.prompts.labels(outcome) for outcome in ("faq", "term", "llm", "too_old", "duplicate")}
+OUTCOMES = {
+    outcome: metrics.prompts.labels(outcome) for outcome in ("faq", "term", "llm", "stopped", "too_old", "duplicate")
+}
 
 
 class Turn:
     """A prompt that this instance answers."""
 
-    __slots__ = ("_marked_at", "is_too_old", "message_id", "milliseconds", "session_id", "started_at", "text")
+    __slots__ = ("_marked_at", "attempt", "call", "is_stopped", "is_too_old", "message_id", "milliseconds", "pieces",
+                 "session_id", "started_at", "text")  # fmt: skip
 
-    def __init__(self, session_id: UUID, message_id: UUID, text: str, is_too_old: bool = False) -> None:
+    def __init__(self, session_id: UUID, message_id: UUID, text: str, attempt: int = 1) -> None:
         self.session_id = session_id
         self.message_id = message_id
         self.text = text
-        self.is_too_old = is_too_old
+        self.attempt = attempt
+        self.is_stopped = self.is_too_old = False
+        self.call: Call | None = None  # of the LLM server, from when it is asked
+        self.pieces = 0
         self.milliseconds: dict[str, float] = {}
         self.started_at = self._marked_at = time.perf_counter()
 
@@ -34,11 +41,18 @@ class Turn:
         self.milliseconds[part] = int((now - self._marked_at) * 100_000) / 100
         self._marked_at = now
 
+    def stop(self) -> None:
+        """Ends it at once if it is being answered; otherwise it is not asked when its turn comes."""
+        self.is_stopped = True
+        if self.call:
+            self.call.stop()
+
     def log(self, outcome: str) -> None:
         """The line of a turn that is done."""
         self.mark("send")
         session, parts = session_hash(self.session_id), self.milliseconds
-        log.info("turn", session=session, message_id=self.message_id, outcome=outcome, milliseconds=parts)
+        streamed = {"pieces": self.pieces} if self.pieces else {}
+        log.info("turn", session=session, message_id=self.message_id, outcome=outcome, milliseconds=parts | streamed)
 
 
 class Elsewhere:

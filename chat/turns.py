@@ -11,6 +11,7 @@ import asyncpg
 
 from chat.answering import Answering
 from chat.delivery import Delivery
+from chat.drafts import Drafts
 from chat.turn import Elsewhere, Turn
 from common import metrics
 from common.errors import DatabaseError
@@ -18,7 +19,7 @@ from common.logs import log
 from common.tasks import TaskOwner
 from database.pool import Database
 
-ASK_SECONDS = 2.0
+ASK_SECONDS = 1.0
 
 
 class Lane:
@@ -42,10 +43,13 @@ class Turns:
     While the instance that has a turn lives, no other asks the LLM server for it.
     """
 
-    def __init__(self, instance_id: int, chatdb: Database, delivery: Delivery, answering: Answering) -> None:
+    def __init__(
+        self, instance_id: int, chatdb: Database, delivery: Delivery, drafts: Drafts, answering: Answering
+    ) -> None:
         self._instance_id = instance_id
         self._chatdb = chatdb
         self._delivery = delivery
+        self._drafts = drafts
         self._answering = answering
         self._turns: dict[UUID, Turn] = {}
         self._lanes: dict[UUID, Lane] = {}
@@ -112,14 +116,14 @@ class Turns:
 
     async def follow(self, session_id: UUID) -> None:
         """A session was resumed here: its next prompts wait for answers of other instances. Raises DatabaseError."""
-        if message_ids := await self._list_elsewhere(session_id):
-            elsewhere = Elsewhere(session_id, message_ids)
+        if makers := await self._list_elsewhere(session_id):
+            elsewhere = Elsewhere(session_id, set(makers))
             self._lanes.setdefault(session_id, Lane()).elsewhere.append(elsewhere)
             self.line_up(elsewhere)
 
-    async def _list_elsewhere(self, session_id: UUID) -> set[UUID]:
+    async def _list_elsewhere(self, session_id: UUID) -> dict[UUID, int]:
         rows = await self._chatdb.fetch("list_open_turns", session_id, self._instance_id)
-        return {row["prompt_id"] for row in rows}
+        return {row["prompt_id"]: row["instance_id"] for row in rows}
 
     def unfollow(self, session_id: UUID) -> None:
         """A session's visitor has left: nobody waits, unless prompts of theirs stand in line."""
@@ -132,22 +136,30 @@ class Turns:
         """Until the answers are stored and on their way to the visitor, or nobody waits for them any more."""
         while not elsewhere.is_over:
             elsewhere.has_news.clear()
-            self._delivery.watch(elsewhere.session_id, elsewhere.has_news)
+            session = self._delivery.watch(elsewhere.session_id, elsewhere.has_news)
             with suppress(DatabaseError):
-                elsewhere.message_ids &= await self._list_elsewhere(elsewhere.session_id)
+                makers = await self._list_elsewhere(elsewhere.session_id)
+                for message_id in elsewhere.message_ids - makers.keys():
+                    self._drafts.unfollow(message_id)
+                elsewhere.message_ids &= makers.keys()
                 if not elsewhere.message_ids:
                     self._delivery.look_at(elsewhere.session_id)  # in case the notice of an answer was lost
                     return
+                for message_id in elsewhere.message_ids if session and session.wants_drafts else ():
+                    await self._drafts.follow(elsewhere.session_id, message_id, makers[message_id])
             with suppress(TimeoutError):
                 async with asyncio.timeout(ASK_SECONDS):
                     await elsewhere.has_news.wait()
+        for message_id in elsewhere.message_ids:
+            self._drafts.unfollow(message_id)
 
     def take_over(self, prompts: Sequence[asyncpg.Record]) -> None:
-        """Answers prompts that another instance left; each has `id`, `session_id`, `content` and `is_too_old`."""
+        """Answers prompts that another instance left; they are rows of take_turns."""
         for row in prompts:
             if row["id"] in self._turns:
                 continue
-            turn = Turn(row["session_id"], row["id"], row["content"], row["is_too_old"])
+            turn = Turn(row["session_id"], row["id"], row["content"], row["attempt"])
+            turn.is_stopped, turn.is_too_old = row["is_stopped"], row["is_too_old"]
             self.add(turn)
             for elsewhere in self._lanes[turn.session_id].elsewhere:
                 if turn.message_id in elsewhere.message_ids:
@@ -159,6 +171,20 @@ class Turns:
         metrics.turns_taken_over.inc(len(prompts))
         if prompts:
             log.warning("turns taken over", turns=len(prompts))
+
+    async def stop(self, session_id: UUID, message_id: UUID) -> None:
+        """Ends the turn of a prompt, wherever it is being answered, and for good. Raises DatabaseError."""
+        turn = self._turns.get(message_id)
+        if turn is not None and turn.session_id == session_id:
+            turn.stop()
+        row = await self._chatdb.fetchrow("stop_turn", message_id, session_id)
+        if row is not None and row["instance_id"] != self._instance_id:
+            await self._drafts.tell_to_stop(row["instance_id"], message_id)
+
+    def stop_here(self, message_id: UUID) -> None:
+        """Another instance has marked a turn as stopped that may be in hand here."""
+        if turn := self._turns.get(message_id):
+            turn.stop()
 
     async def drain(self) -> None:
         """Until every turn in hand is answered."""

@@ -30,6 +30,9 @@ LLM_TIMEOUT = "LLM 서버 통신 오류: 응답 시간이 초과되었습니다.
 LLM_UNREACHABLE = "LLM 서버 통신 오류: 서버에 연결할 수 없습니다."
 LLM_FORMAT = "LLM 서버 통신 오류: 응답 형식이 올바르지 않습니다."
 
+# What the bot says when nothing had been made of an answer that was stopped
+STOPPED = "답변이 중지되었습니다."
+
 # REST details
 NO_ANSWER = "Nothing was answered under this message_id."
 NO_SESSION = "There is no such session."

@@ -3,6 +3,7 @@
 import time
 from datetime import UTC, datetime
 from ipaddress import ip_address
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -37,7 +38,11 @@ async def chat(websocket: WebSocket) -> None:
     session: Session | None = None
     try:
         await websocket.accept()
-        session = await sessions.open(websocket, query.get("session_id"), _read_time(query.get("since", "")))
+        hello: dict[str, object] = {"stream": True} if query.get("stream") in ("true", "1") else {}
+        since = _read_time(query.get("since", ""))
+        session = await sessions.open(websocket, query.get("session_id"), since, hello)
+        if hello:
+            instance.chat.drafts.attach(session)
         if session.connection_no:  # it was resumed
             await turns.follow(session.id)
         await _converse(websocket, instance, session)
@@ -75,7 +80,11 @@ async def _converse(websocket: WebSocket, instance: Instance, session: Session) 
 def _take(instance: Instance, session: Session, text: str | None) -> None:
     """Reads one frame and has its prompt answered. Raises Refused."""
     settings = instance.settings
-    message_id, prompt = _read_prompt(text, settings.max_frame_bytes, settings.max_prompt_chars)
+    frame, message_id = _read_frame(text, settings.max_frame_bytes)
+    if session.wants_drafts and frame.get("type") == "stop":
+        instance.chat.prompts.stop(session, message_id)
+        return
+    prompt = _read_prompt(frame, message_id, settings.max_prompt_chars)
     if instance.is_draining:
         raise Refused(errors.RESTARTING, message_id)
     if session.prompts.count(time.monotonic()) > settings.prompts_per_minute:
@@ -83,7 +92,7 @@ def _take(instance: Instance, session: Session, text: str | None) -> None:
     instance.chat.prompts.take(session, message_id, prompt)
 
 
-def _read_prompt(text: str | None, max_bytes: int, max_chars: int) -> tuple[UUID, str]:
+def _read_frame(text: str | None, max_bytes: int) -> tuple[dict[str, Any], UUID]:
     if text is not None and len(text) > max_bytes // 4 and len(text.encode()) > max_bytes:
         raise Refused(errors.INVALID_MESSAGE.format(f"the frame is longer than {max_bytes} bytes"))
     try:
@@ -92,10 +101,15 @@ def _read_prompt(text: str | None, max_bytes: int, max_chars: int) -> tuple[UUID
         frame = None
     if not isinstance(frame, dict):
         raise Refused(errors.INVALID_JSON)
-    message_id, prompt = read_uuid(frame.get("message_id")), frame.get("message")
+    message_id = read_uuid(frame.get("message_id"))
     if message_id is None:
         problem = "must be a UUID" if "message_id" in frame else "is missing"
         raise Refused(errors.INVALID_MESSAGE.format(f"message_id {problem}"))
+    return frame, message_id
+
+
+def _read_prompt(frame: dict[str, Any], message_id: UUID, max_chars: int) -> str:
+    prompt = frame.get("message")
     if not isinstance(prompt, str):
         problem = "must be a string" if "message" in frame else "is missing"
     elif not prompt.strip():
@@ -105,7 +119,7 @@ def _read_prompt(text: str | None, max_bytes: int, max_chars: int) -> tuple[UUID
     elif "\0" in prompt:
         problem = "must not contain NUL"
     else:
-        return message_id, prompt
+        return prompt
     raise Refused(errors.INVALID_MESSAGE.format(f"message {problem}"), message_id)
 
 

@@ -18,7 +18,7 @@ from common.errors import DatabaseError
 from common.logs import JsonFormatter, log
 from common.tasks import TaskOwner
 from database.migrations import migrate_when_there
-from database.notices import Listener
+from database.notices import SESSIONS, WORDS, Listener
 from database.pool import Database
 from database.shared import SingleFlight
 from service.checks import check_all, check_readiness
@@ -78,7 +78,8 @@ class Instance:
     async def _start(self) -> None:
         JsonFormatter.instance_id = self._id
         delivery, qna = self.chat.delivery, self.chat.qna
-        self.look_after(self._listener.listen(delivery.look_at, delivery.look_around))
+        hearing = {SESSIONS: self.chat.hear_of_session, WORDS: self.chat.hear_word}
+        self.look_after(self._listener.listen(hearing, delivery.look_around))
         for seconds, work in (
             (BEAT_SECONDS, self._beat),
             (FLUSH_SECONDS, qna.flush_views),
