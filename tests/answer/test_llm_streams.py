@@ -14,6 +14,7 @@ from settings import Settings
 from tests.support.backends import Call as Received
 from tests.support.backends import Drip, Hang, Held, Json, LlmStub, Raw, Reply, Stream, answer, event, tool_answer
 from tests.support.gateway import ALLOWED_ORIGIN
+from tests.support.raw_server import ANSWERED, RawServer
 from tests.support.waiting import PATIENCE_SECONDS, become
 from tests.support.world import unique
 from upstream.call import Call, Stopped
@@ -364,6 +365,19 @@ async def test_a_call_that_waits_for_a_connection_is_stopped(settings: Settings,
     assert (await third.answer()).message == "셋"
     assert llm.calls_with(query=second.query) == []
     await server.close()
+
+
+@pytest.mark.parametrize("seconds", [60.0, 0.0])
+async def test_a_connection_is_kept_for_a_while(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr("upstream.server.MAX_AGE_SECONDS", seconds)
+    with RawServer(*[ANSWERED] * 4) as raw:
+        server = LlmServer(replace(settings, llmserver_url=raw.url, max_upstream_connections=1))
+        for _ in range(3):
+            assert (await server.dispatch("질문", uuid4(), str(uuid4()), Call(), Seen())).message == "x"
+        assert raw.connections == (1 if seconds else 3)
+        await server.close()
 
 
 async def test_a_stop_after_the_end_does_nothing(server: LlmServer, impatient: LlmServer, llm: LlmStub) -> None:
