@@ -40,10 +40,10 @@ class Prompts:
 
     def take(self, session: Session, message_id: UUID, text: str) -> None:
         """Takes a prompt from a visitor; what becomes of it is sent to them. Raises Refused if it is not taken."""
-        in_hand = self._turns.find(message_id)
-        if in_hand is not None:
-            if in_hand.session_id != session.id:
-                raise _already_used(message_id)
+        turn = self._turns.find(message_id)
+        if turn is not None and turn.session_id != session.id:
+            raise _already_used(message_id)
+        if turn is not None or self._turns.is_elsewhere(session.id, message_id):
             OUTCOMES["duplicate"].inc()
             return  # sent again while its answer is on its way: the one answer will do
         count = self._turns.count(session.id)

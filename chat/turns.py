@@ -48,6 +48,11 @@ class Turns:
     def find(self, message_id: UUID) -> Turn | None:
         return self._turns.get(message_id)
 
+    def is_elsewhere(self, session_id: UUID, message_id: UUID) -> bool:
+        """Whether the session waits for another instance to answer this prompt."""
+        lane = self._lanes.get(session_id)
+        return lane is not None and any(message_id in elsewhere.message_ids for elsewhere in lane.elsewhere)
+
     def count(self, session_id: UUID) -> int:
         """How much of a session is in hand; turns elsewhere count as one."""
         lane = self._lanes.get(session_id)
