@@ -8,7 +8,7 @@ from uuid import UUID
 import asyncpg
 
 from chat.delivery import Delivery
-from chat.frames import StoredAnswer, answer_row
+from chat.frames import PlacedAnswer, answer_row
 from chat.turn import Turn
 from common import metrics
 from common.errors import DatabaseError, RowRefused
@@ -31,7 +31,7 @@ class Answers:
         self._max_unstored = max_unstored
         self._chatdb = chatdb
         self._delivery = delivery
-        self._stored = BatchedStatement(chatdb, "store_answers", apart="session_id")
+        self._store_answers = BatchedStatement(chatdb, "store_answers", apart="session_id")
         self._loop = asyncio.get_running_loop()
 
     async def store(self, turn: Turn, answer: Answer) -> None:
@@ -39,9 +39,9 @@ class Answers:
         row = answer_row(turn.session_id, turn.message_id, id := new_uuid(), answer)
         try:
             try:
-                rows = await self._stored.put(**row)
+                rows = await self._store_answers.put(**row)
             except DatabaseError as error:
-                unstored = StoredAnswer(id, turn.message_id, datetime.now(UTC), answer)
+                unstored = PlacedAnswer(id, turn.message_id, datetime.now(UTC), answer)
                 shown_at = await self._delivery.show(turn.session_id, unstored)
                 rows = await self._store_late(row | {"sent_at": shown_at}, error)
         except RowRefused:
@@ -60,7 +60,7 @@ class Answers:
             while not isinstance(error, RowRefused):
                 await asyncio.sleep(RETRY_SECONDS)
                 try:
-                    rows = await self._stored.put(**row)
+                    rows = await self._store_answers.put(**row)
                     if rows and rows[0]["created_at"] is None:
                         # The first attempt was done after all, late and with a time of its own.
                         await self._chatdb.fetch("set_answer_time", row["chat_id"], row["sent_at"])
@@ -77,7 +77,7 @@ class Answers:
         Nothing if the prompt was stored before, or if that fails: by itself the prompt may still be stored.
         """
         row = answer_row(turn.session_id, turn.message_id, new_uuid(), answer)
-        storing = self._stored.put(**row | {"prompt": turn.text})
+        storing = self._store_answers.put(**row | {"prompt": turn.text})
         limit = self._loop.call_later(WITH_PROMPT_SECONDS, _give_up, storing)  # cheaper than asyncio.timeout
         try:
             rows = await storing
@@ -96,7 +96,7 @@ class Answers:
     async def push(self, session_id: UUID, prompt_id: UUID | None, answer: Answer) -> None:
         """Stores a push, which carries the prompt's id or its own, and sends it. Raises DatabaseError."""
         row = answer_row(session_id, prompt_id, id := new_uuid(), answer)
-        for stored in await self._stored.put(**row | {"is_push": True}):
+        for stored in await self._store_answers.put(**row | {"is_push": True}):
             is_here = stored["instance_id"] == self._delivery.instance_id
             metrics.pushes.labels("local" if is_here else "remote").inc()
             await self._delivery.deliver(session_id, prompt_id or id, answer, stored)

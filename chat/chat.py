@@ -13,7 +13,9 @@ from chat.logins import Logins
 from chat.prompts import Prompts
 from chat.qna import Qna
 from chat.sessions import Sessions
+from chat.stops import Stops
 from chat.turns import Turns
+from chat.waiting import Waiting
 from common import metrics
 from database.notices import Notifier
 from database.pool import Database
@@ -35,14 +37,16 @@ class Chat:
         self.logins = Logins(chatdb, self._mcp_server, self._answers)
         self.drafts = Drafts(instance_id, self.sessions, notifier, settings.delta_seconds)
         answering = Answering(self.qna, self.llm_server, self.drafts, self._answers)
-        self.turns = Turns(instance_id, chatdb, self.delivery, self.drafts, answering)
-        max_pending = settings.max_pending_prompts
-        self.prompts = Prompts(max_pending, chatdb, self.qna, self.delivery, self._answers, self.turns)
+        waiting = Waiting(instance_id, chatdb, self.delivery, self.drafts)
+        self.turns = Turns(instance_id, chatdb, answering, waiting)
+        self.stops = Stops(instance_id, chatdb, notifier, self.turns)
+        pending = settings.max_pending_prompts
+        self.prompts = Prompts(pending, chatdb, self.qna, self.delivery, self._answers, self.turns, self.stops)
 
     @property
     def in_hand(self) -> int:
         """Turns and logins that are being worked on."""
-        return len(self.turns) + len(self.logins.in_hand)
+        return len(self.turns) + len(self.logins.tasks)
 
     def hear_of_session(self, session_id: str) -> None:
         """Another instance stored something for a session, or took it over."""
@@ -52,7 +56,7 @@ class Chat:
         """A word of another instance; types that are not known here are of newer versions."""
         match word := orjson.loads(text):
             case {"type": "stop"}:
-                self.turns.stop_here(UUID(word["message_id"]))
+                self.stops.hear(UUID(word["message_id"]))
             case {"type": "watch"}:
                 self.drafts.watch(word)
             case {"type": "draft"}:
@@ -68,12 +72,12 @@ class Chat:
 
     async def drain(self) -> None:
         """Until every turn and every login in hand is done."""
-        await asyncio.gather(self.turns.drain(), self.logins.in_hand.wait())
+        await asyncio.gather(self.turns.drain(), self.logins.tasks.wait())
 
     async def stop(self, within: float) -> None:
         """Lets go of what is left; another instance takes it up."""
         await asyncio.gather(
-            *(part.tasks.cancel(within) for part in (self.prompts, self.turns, self.drafts, self.delivery))
+            *(part.tasks.cancel(within) for part in (self.prompts, self.stops, self.turns, self.drafts, self.delivery))
         )
         await self.sessions.stop()
         await asyncio.gather(self.llm_server.close(), self._mcp_server.close())

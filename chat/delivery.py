@@ -7,7 +7,7 @@ from uuid import UUID
 
 import asyncpg
 
-from chat.frames import StoredAnswer
+from chat.frames import PlacedAnswer
 from chat.session import Session
 from chat.sessions import Sessions
 from common.errors import DatabaseError
@@ -37,12 +37,12 @@ class Delivery:
             self.look_at(session_id)
         elif session := self.sessions.find(session_id):
             try:
-                sent = StoredAnswer(stored["chat_id"], message_id, stored["created_at"], answer)
+                sent = PlacedAnswer(stored["chat_id"], message_id, stored["created_at"], answer)
                 await session.deliver(sent, stored["previous_at"])
             except DatabaseError:
                 self.look_at(session_id)
 
-    async def show(self, session_id: UUID, unstored: StoredAnswer) -> datetime:
+    async def show(self, session_id: UUID, unstored: PlacedAnswer) -> datetime:
         """Sends an answer that cannot be stored yet; the time under which it is to be stored."""
         session = self.sessions.find(session_id)
         return await session.show(unstored) if session else unstored.created_at

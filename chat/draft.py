@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from chat.session import Session
@@ -9,40 +10,37 @@ from chat.session import Session
 MAX_TOOL_CHARS = 64
 
 
+@dataclass(eq=False, slots=True)
 class View:
     """Of a session that is here, or of an instance until its lease ends."""
 
-    __slots__ = ("attempt", "due", "lease_ends", "offset", "session", "tool_name")
+    session: Session | None = None
+    attempt: int = 0
+    offset: int = 0
+    tool_name: str | None = None
+    due: float = 0.0
+    lease_ends: float = 0.0
 
-    def __init__(self, session: Session | None = None) -> None:
-        self.session = session
-        self.attempt = self.offset = 0
-        self.tool_name: str | None = None
-        self.due = self.lease_ends = 0.0
 
-
+@dataclass(eq=False, slots=True)
 class Draft:
     """The text is kept as UTF-16: a visitor's browser counts its code units, and so do offsets.
 
     The `attempt` tells it from what an instance that was declared dead may still be making.
     """
 
-    __slots__ = ("_units", "attempt", "first_at", "has_news", "here", "is_open", "is_shown", "message_id", "pieces",
-                 "session_id", "there", "tool_name")  # fmt: skip
-
-    def __init__(self, session_id: UUID, message_id: UUID, attempt: int) -> None:
-        self.session_id = session_id
-        self.message_id = message_id
-        self.attempt = attempt
-        self.is_open = True
-        self.is_shown = False  # a task shows it
-        self.has_news = asyncio.Event()
-        self.here: View | None = None
-        self.there: dict[int, View] = {}  # by instance
-        self.tool_name: str | None = None
-        self.pieces = 0
-        self.first_at = 0.0
-        self._units = bytearray()
+    session_id: UUID
+    message_id: UUID
+    attempt: int
+    is_open: bool = True
+    is_shown: bool = False  # a task shows it
+    has_news: asyncio.Event = field(default_factory=asyncio.Event)
+    here: View | None = None
+    there: dict[int, View] = field(default_factory=dict)  # by instance
+    tool_name: str | None = None
+    pieces: int = 0
+    first_at: float = 0.0
+    _units: bytearray = field(default_factory=bytearray)
 
     @property
     def length(self) -> int:
@@ -63,7 +61,7 @@ class Draft:
         self.has_news.set()
 
     def mirror(self, attempt: int, offset: int, text: str, tool_name: str | None) -> None:
-        """Adds what the instance has that makes the answer, if something is missing that lies before it: nothing."""
+        """Adds what the instance that makes the answer has; nothing if that would leave a gap."""
         if attempt > self.attempt:
             self.attempt, self.tool_name, self._units = attempt, None, bytearray()
         units = text.encode("utf-16-le")

@@ -135,9 +135,6 @@ class Drafts:
             view.attempt, view.offset = min((view.attempt, view.offset), (word["attempt"], word["offset"]))
             self._begin_to_show(draft)
 
-    async def tell_to_stop(self, instance_id: int, message_id: UUID) -> None:
-        await self._notifier.tell(instance_id, [{"type": "stop", "message_id": str(message_id)}])
-
     async def follow(self, session_id: UUID, message_id: UUID, instance_id: int) -> None:
         """Mirrors a draft of another instance for a session that is here; to be called again every second."""
         draft = self._mirrors.setdefault(message_id, Draft(session_id, message_id, 0))

@@ -10,7 +10,7 @@ import orjson
 from upstream.replies import LISTS, Answer, read_json
 
 
-class StoredAnswer(NamedTuple):
+class PlacedAnswer(NamedTuple):
     """An answer or a push with its place in the conversation.
 
     `message_id` is the prompt's, or its own id where no prompt stands before a push.

@@ -7,9 +7,10 @@ import asyncpg
 
 from chat.answers import Answers
 from chat.delivery import Delivery
-from chat.frames import StoredAnswer
+from chat.frames import PlacedAnswer
 from chat.qna import Known, Qna
 from chat.session import Session
+from chat.stops import Stops
 from chat.turn import OUTCOMES, Turn
 from chat.turns import Turns
 from common import errors
@@ -26,7 +27,14 @@ class Prompts:
     """
 
     def __init__(
-        self, max_pending: int, chatdb: Database, qna: Qna, delivery: Delivery, answers: Answers, turns: Turns
+        self,
+        max_pending: int,
+        chatdb: Database,
+        qna: Qna,
+        delivery: Delivery,
+        answers: Answers,
+        turns: Turns,
+        stops: Stops,
     ) -> None:
         self._max_in_hand = max_pending + 1
         self._chatdb = chatdb
@@ -34,7 +42,8 @@ class Prompts:
         self._delivery = delivery
         self._answers = answers
         self._turns = turns
-        self._stored = BatchedStatement(chatdb, "store_prompts", apart="id")
+        self._stops = stops
+        self._store_prompts = BatchedStatement(chatdb, "store_prompts", apart="id")
         self._held: dict[UUID, list[tuple[Turn, Session]]] = {}
         self.tasks = TaskOwner("prompts")
 
@@ -43,7 +52,7 @@ class Prompts:
         turn = self._turns.find(message_id)
         if turn is not None and turn.session_id != session.id:
             raise _already_used(message_id)
-        if turn is not None or self._turns.is_elsewhere(session.id, message_id):
+        if turn is not None or self._turns.is_remote(session.id, message_id):
             OUTCOMES["duplicate"].inc()
             return  # sent again while its answer is on its way: the one answer will do
         count = self._turns.count(session.id)
@@ -61,7 +70,7 @@ class Prompts:
 
     def _store(self, turn: Turn, session: Session) -> None:
         row = {"id": turn.message_id, "session_id": turn.session_id, "content": turn.text}
-        stored = self._stored.put(**row, instance_id=self._delivery.instance_id)
+        stored = self._store_prompts.put(**row, instance_id=self._delivery.instance_id)
         stored.add_done_callback(lambda stored: self._on_stored(turn, session, stored))
 
     def _on_stored(self, turn: Turn, session: Session, stored: asyncio.Future[list[asyncpg.Record]]) -> None:
@@ -75,7 +84,7 @@ class Prompts:
         turn.mark("store_prompt")
         self._turns.line_up(turn)
         if turn.is_stopped:  # before there was a row to mark
-            self.stop(session, turn.message_id)
+            self._stops.stop(session, turn.message_id)
 
     async def _store_with_answer(self, turn: Turn, session: Session, known: Known) -> None:
         """Stores a prompt that no other stands before in one statement with its answer; the next ones wait for that."""
@@ -129,22 +138,12 @@ class Prompts:
         else:
             turn.attempt, turn.is_stopped = known["attempt"], turn.is_stopped or known["is_stopped"]
         if known["created_at"] is not None:
-            answer = StoredAnswer.from_row(known)
+            answer = PlacedAnswer.from_row(known)
             if answer.created_at > session.sent_at:
                 self._delivery.look_at(session.id)  # it is on its way, behind what was stored before it
             else:
                 await session.socket.send(answer.to_frame())
         return known["attempt"] is not None
-
-    def stop(self, session: Session, message_id: UUID) -> None:
-        """Ends the turn of a prompt of this session, if it has no answer yet."""
-        self.tasks.start(self._stop(session, message_id))
-
-    async def _stop(self, session: Session, message_id: UUID) -> None:
-        try:
-            await self._turns.stop(session.id, message_id)
-        except errors.DatabaseError:
-            await session.socket.refuse(errors.Refused(errors.DB_FAILED, message_id))
 
 
 def _already_used(message_id: UUID) -> errors.Refused:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from chat.frames import StoredAnswer
+from chat.frames import PlacedAnswer
 from chat.socket import Socket
 from common import metrics
 from common.errors import OPENED_ELSEWHERE, SUPERSEDED
@@ -28,7 +28,7 @@ class Session:
     connection_no: int
     socket: Socket
     sent_at: datetime
-    unsent: BatchedStatement
+    list_unsent: BatchedStatement
     prompts: Window = field(default_factory=lambda: Window(MINUTE))
     answered: tuple[UUID, ...] = ()  # the last prompts and pushes that were sent
     wants_drafts: bool = False
@@ -44,7 +44,7 @@ class Session:
             await self.socket.send(first_frame)
             await self._send_unsent()
 
-    async def deliver(self, stored: StoredAnswer, previous_at: datetime) -> None:
+    async def deliver(self, stored: PlacedAnswer, previous_at: datetime) -> None:
         """Sends an answer, after whatever was stored before it. Raises DatabaseError."""
         async with self._lock:
             if stored.created_at <= self.sent_at:
@@ -66,17 +66,17 @@ class Session:
     async def _send_unsent(self) -> None:
         while self.has_news and self.socket.is_open:
             self.has_news = False
-            rows = await self.unsent.put(session_id=self.id, sent_at=self.sent_at)
+            rows = await self.list_unsent.put(session_id=self.id, sent_at=self.sent_at)
             if not rows or rows[0]["connection_no"] > self.connection_no:
                 await self.socket.close(SUPERSEDED, OPENED_ELSEWHERE)
                 return
             for row in rows:
                 if row["id"] is not None:
-                    await self._send_once(StoredAnswer.from_row(row))
+                    await self._send_once(PlacedAnswer.from_row(row))
                     metrics.caught_up.inc()
                     self.has_news = self.has_news or row["has_more"]
 
-    async def show(self, unstored: StoredAnswer) -> datetime:
+    async def show(self, unstored: PlacedAnswer) -> datetime:
         """Sends an answer that could not be stored yet, and not again when it is; the time under which it was sent."""
         created_at = max(unstored.created_at, self.sent_at + timedelta(microseconds=1))
         self._shown |= {unstored.id}
@@ -84,7 +84,7 @@ class Session:
         await self.socket.send(unstored._replace(created_at=created_at).to_frame())
         return created_at
 
-    async def _send_once(self, stored: StoredAnswer) -> None:
+    async def _send_once(self, stored: PlacedAnswer) -> None:
         self.answered = (*self.answered[1 - REMEMBERED :], stored.message_id)
         if stored.id in self._shown:
             self._shown -= {stored.id}

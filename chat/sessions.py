@@ -20,7 +20,7 @@ from database.shared import BatchedStatement
 from settings import Settings
 
 RETRY_SECONDS = 5.0
-MAX_UNSENT_READ = 50  # sessions; what is read of each may be ten times MAX_REPLY_BYTES
+MAX_READ = 50  # sessions; what is read of each may be ten times MAX_REPLY_BYTES
 
 
 class Sessions:
@@ -31,9 +31,9 @@ class Sessions:
         self._instance_id = instance_id
         self._chatdb = chatdb
         self._notifier = notifier
-        self._opened = BatchedStatement(chatdb, "open_sessions", apart="session_id")
-        self._ended = BatchedStatement(chatdb, "end_sessions", apart="session_id")
-        self._unsent = BatchedStatement(chatdb, "list_unsent_answers", apart="session_id", max_rows=MAX_UNSENT_READ)
+        self._open_sessions = BatchedStatement(chatdb, "open_sessions", apart="session_id")
+        self._end_sessions = BatchedStatement(chatdb, "end_sessions", apart="session_id")
+        self._list_unsent = BatchedStatement(chatdb, "list_unsent_answers", apart="session_id", max_rows=MAX_READ)
         self._here: dict[UUID, Session] = {}
         self._opening = 0
         self._left = asyncio.Event()
@@ -61,7 +61,7 @@ class Sessions:
 
     async def _open_new(self, websocket: WebSocket, hello: dict[str, object]) -> Session:
         id = new_uuid()
-        rows = await self._opened.put(session_id=id, instance_id=self._instance_id)
+        rows = await self._open_sessions.put(session_id=id, instance_id=self._instance_id)
         if not rows:
             raise errors.DatabaseError
         session = self._here[id] = self._make(websocket, id, 0, rows[0]["last_answer_at"])
@@ -91,7 +91,7 @@ class Sessions:
 
     def _make(self, websocket: WebSocket, id: UUID, connection_no: int, sent_at: datetime) -> Session:
         socket = Socket(websocket, id, self._settings.send_timeout)
-        return Session(id, connection_no, socket, sent_at, self._unsent)
+        return Session(id, connection_no, socket, sent_at, self._list_unsent)
 
     def _put_in_place(self, session: Session, instance_before: int | None) -> None:
         """Closes the older sockets of a resumed session, here and elsewhere; of two at once the newer stays."""
@@ -118,7 +118,7 @@ class Sessions:
     async def _end(self, session: Session) -> None:
         while True:
             try:
-                await self._ended.put(session_id=session.id, connection_no=session.connection_no)
+                await self._end_sessions.put(session_id=session.id, connection_no=session.connection_no)
                 return
             except errors.DatabaseError:
                 await asyncio.sleep(RETRY_SECONDS)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import deque
+from dataclasses import dataclass, field
 from uuid import UUID
 
 from common import metrics
@@ -13,33 +14,31 @@ from upstream.call import Call
 PARTS = {
     part: metrics.turn_seconds.labels(part) for part in ("store_prompt", "wait", "upstream", "store_answer", "send")
 }
-OUTCOMES = {
-    outcome: metrics.prompts.labels(outcome) for outcome in ("faq", "term", "llm", "stopped", "too_old", "duplicate")
-}
+OUTCOMES = {name: metrics.prompts.labels(name) for name in ("faq", "term", "llm", "stopped", "too_old", "duplicate")}
 
 
+@dataclass(eq=False, slots=True)
 class Turn:
-    """A prompt that this instance answers."""
+    """A prompt that this instance answers; `attempt` counts how often an instance took it."""
 
-    __slots__ = ("_marked_at", "attempt", "call", "is_stopped", "is_too_old", "message_id", "milliseconds", "pieces",
-                 "session_id", "started_at", "text")  # fmt: skip
-
-    def __init__(self, session_id: UUID, message_id: UUID, text: str, attempt: int = 1) -> None:
-        self.session_id = session_id
-        self.message_id = message_id
-        self.text = text
-        self.attempt = attempt
-        self.is_stopped = self.is_too_old = False
-        self.call: Call | None = None  # of the LLM server, from when it is asked
-        self.pieces = 0
-        self.milliseconds: dict[str, float] = {}
-        self.started_at = self._marked_at = time.perf_counter()
+    session_id: UUID
+    message_id: UUID
+    text: str
+    attempt: int = 1
+    is_stopped: bool = False
+    is_too_old: bool = False
+    call: Call | None = None  # of the LLM server, from when it is asked
+    pieces: int = 0  # in which the answer came
+    milliseconds: dict[str, float] = field(default_factory=dict)  # by part
+    started_at: float = field(default_factory=time.perf_counter)
+    _marked_at: float = 0.0
 
     def mark(self, part: str) -> None:
         """Notes how long a part of the turn took, which ends now."""
         now = time.perf_counter()
-        PARTS[part].observe(now - self._marked_at)
-        self.milliseconds[part] = int((now - self._marked_at) * 100_000) / 100
+        seconds = now - (self._marked_at or self.started_at)
+        PARTS[part].observe(seconds)
+        self.milliseconds[part] = int(seconds * 100_000) / 100
         self._marked_at = now
 
     def stop(self) -> None:
@@ -56,32 +55,28 @@ class Turn:
         log.info("turn", session=session, message_id=self.message_id, outcome=outcome, milliseconds=parts | streamed)
 
 
-class Elsewhere:
-    """Turns that other instances had in hand when a session was resumed: what stands behind it in line waits for them.
+@dataclass(eq=False, slots=True)
+class RemoteTurns:
+    """Turns that other instances had in hand when a session was resumed: what stands behind them in line waits.
 
     Those of them that this instance takes over are `taken`, and come next.
     """
 
-    __slots__ = ("has_news", "is_over", "message_ids", "session_id", "taken")
-
-    def __init__(self, session_id: UUID, message_ids: set[UUID]) -> None:
-        self.session_id = session_id
-        self.message_ids = message_ids
-        self.is_over = False  # nobody waits for them any more
-        self.has_news = asyncio.Event()
-        self.taken: list[Turn] = []
+    session_id: UUID
+    message_ids: set[UUID]
+    is_over: bool = False  # nobody waits for them any more
+    has_news: asyncio.Event = field(default_factory=asyncio.Event)
+    taken: list[Turn] = field(default_factory=list)
 
 
+@dataclass(eq=False, slots=True)
 class Lane:
     """A session's line. One task answers what stands in it, one turn at a time, in its order.
 
     `in_hand` counts the session's turns: in line, being answered, or still being stored.
     """
 
-    __slots__ = ("elsewhere", "in_hand", "is_worked_on", "line")
-
-    def __init__(self) -> None:
-        self.line: deque[Turn | Elsewhere] = deque()
-        self.in_hand = 0
-        self.elsewhere: list[Elsewhere] = []
-        self.is_worked_on = False
+    line: deque[Turn | RemoteTurns] = field(default_factory=deque)
+    in_hand: int = 0
+    remote: list[RemoteTurns] = field(default_factory=list)
+    is_worked_on: bool = False

@@ -82,7 +82,7 @@ def _take(instance: Instance, session: Session, text: str | None) -> None:
     settings = instance.settings
     frame, message_id = _read_frame(text, settings.max_frame_bytes)
     if session.wants_drafts and frame.get("type") == "stop":
-        instance.chat.prompts.stop(session, message_id)
+        instance.chat.stops.stop(session, message_id)
         return
     prompt = _read_prompt(frame, message_id, settings.max_prompt_chars)
     if instance.is_draining:

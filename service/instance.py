@@ -103,7 +103,7 @@ class Instance:
         if not await self._heartbeat.beat():
             log.warning("declared dead by the other instances; rejoining")
             await self.chat.delivery.look_around()
-        await self.chat.turns.look_for_stops()
+        await self.chat.stops.look_around()
         if not self.is_draining:
             await self.chat.turns.take_over()
 
