@@ -1,7 +1,7 @@
 // The text of an answer that is still being made, drawn without flicker.
 
 // At the end of a text: a table row, or the mark of a list or a heading, that is not whole yet.
-const UNFINISHED = /(^|\n)[ \t]*(\|[^\n]*(\n[|: \t-]*)?|[-+*•#>]+[ \t]*|\d{1,9}[.)]?[ \t]*)$/;
+const UNFINISHED = /(^|\n)[ \t]*(\|[^\n]*(\n[|: \t-]*){0,2}|[-+*•#>]+[ \t]*|\d{1,9}[.)]?[ \t]*)$/;
 
 /** What can be shown of a growing text: nothing of a mark that comes in halves, and bold is closed where it is open. */
 export function settled(text) {
