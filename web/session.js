@@ -117,7 +117,7 @@ export class Session {
 
   /** The prompt whose answer can be stopped, if any: one from memory is there at once, and is not worth a button. */
   get stoppable() {
-    const [first] = this.pending;
+    const first = this.pending.find((prompt) => prompt.message_id === this.draft?.message_id) ?? this.pending[0];
     return this.#streams && this.state !== "taken" && (this.draft || Date.now() - first?.sentAt > MEMORY_MS) ? first : null;
   }
 

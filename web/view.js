@@ -150,7 +150,7 @@ export class View {
     older?.querySelector(".personas")?.setAttribute("inert", "");
 
     const { bubble, text } = this.#bubble(id, tool);
-    text.append(markdown(String(message)));
+    text.append(markdown((frame.stopped && settled(message)) || String(message))); // as it was shown when it was stopped
     if (asked && TROUBLE.test(message)) {
       const again = el("button", { class: "chip", onclick: () => actions.ask(asked.message) });
       bubble.append(say(again, "again"));

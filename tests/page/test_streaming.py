@@ -149,7 +149,7 @@ def test_an_answer_is_drawn_ten_times_a_second_at_most(chat: ChatPage, world: Wo
 def test_a_stop_keeps_what_was_made(chat: ChatPage, world: World, way: str) -> None:
     question, told = asked(chat, world)
     told.say("여기까지 ")
-    told.say("썼어요")
+    told.say("**썼어요")
     grown(chat, "여기까지 썼어요")
     stop, send = chat.page.locator("#stop"), chat.page.locator("#send")
     expect(send).to_be_hidden()
@@ -158,6 +158,7 @@ def test_a_stop_keeps_what_was_made(chat: ChatPage, world: World, way: str) -> N
     else:
         chat.page.keyboard.press("Escape")
     row = chat.expect_answer("여기까지 썼어요")
+    expect(row.locator("strong")).to_have_text("썼어요")  # as it looked when it was stopped
     expect(row.locator(".meta")).to_contain_text("중지됨")
     expect(row.locator(".rating")).to_be_visible()
     expect(chat.page.locator("#draft")).to_have_count(0)
