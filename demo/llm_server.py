@@ -3,7 +3,7 @@
     FAQ_DATABASE_URL=postgresql://… MCP_SERVER_URL=http://127.0.0.1:8011 \
         python -m uvicorn demo.llm_server:app --port 8000
 
-`DEMO_LLM_SECONDS` (0.6) is how long it "thinks" before each answer.
+`DEMO_LLM_SECONDS` (0.6) is how long it "thinks" before each answer. Who accepts text/event-stream sees the answer grow.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import random
 import re
 import uuid
 from collections.abc import AsyncIterator
@@ -21,12 +22,15 @@ import asyncpg
 import httpx
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from demo import cards
 
 THINKING_SECONDS = float(os.environ.get("DEMO_LLM_SECONDS", "0.6"))
+PIECE = re.compile(r"\s*\S{1,4}|\s+")
+PIECE_SECONDS = (0.02, 0.04)
+EVENTS = "text/event-stream"
 
 ABOUT_OWN_SPENDING = re.compile(
     r"(?<![가-힣])(내|나의|제|저의)\s*(소비|지출|씀씀이)|소비\s*(패턴|습관|성향|내역|분석)"
@@ -91,13 +95,34 @@ async def lifespan(app: Starlette) -> AsyncIterator[State]:
         yield {"card_qna_db": card_qna_db, "mcp": mcp}
 
 
-async def dispatch(request: Request) -> JSONResponse:
+async def dispatch(request: Request) -> Response:
     body = await request.json()
     if not isinstance(body, dict) or not isinstance(body.get("query"), str):
         return JSONResponse({"detail": "query must be a string"}, 422)
+    reply = await reply_to(body["query"].strip(), body.get("session_id"), request.state)
+    accepted = request.headers.get("accept", "").lower().split(",")
+    if EVENTS in (kind.partition(";")[0].strip() for kind in accepted):
+        return StreamingResponse(spoken(reply), media_type=EVENTS, headers={"cache-control": "no-store"})
     await asyncio.sleep(THINKING_SECONDS)
-    query = body["query"].strip()
-    return JSONResponse(await reply_to(query, body.get("session_id"), request.state))
+    return JSONResponse(reply)
+
+
+async def spoken(reply: Content) -> AsyncIterator[str]:
+    """Events: the tool, the text at a reading pace, the reply itself. Closing the connection ends them."""
+    tool: Any = reply["tool_response"]
+    content = tool and tool["tool_response_content"]
+    if tool:
+        yield event({"tool_name": tool["tool_name"]})
+    await asyncio.sleep(THINKING_SECONDS)
+    text = content.get("answer") if isinstance(content, dict) else reply["answer"]
+    for piece in PIECE.findall(text if isinstance(text, str) else ""):
+        yield event({"delta": piece})
+        await asyncio.sleep(random.uniform(*PIECE_SECONDS))
+    yield event(reply)
+
+
+def event(value: object) -> str:
+    return f"data: {json.dumps(value, ensure_ascii=False)}\n\n"
 
 
 async def reply_to(query: str, session_id: object, backends: Any) -> Content:

@@ -43,6 +43,10 @@ RETURN_SECONDS = 1.0
 READING = (0.5, 4.0)
 AWAY = (0.5, 3.0)
 BETWEEN_VISITS = (0.0, 5.0)
+STOPPING = (0.1, 1.5)
+# How many visitors watch their answers grow, and how often one of them stops an answer
+WATCHING = 0.8
+IMPATIENT = 0.1
 
 
 class NoGateway(Exception):
@@ -90,7 +94,7 @@ class Traffic:
             say(f"{now - started:5.0f} s  {self.open:3} sessions  {speed}  {self.summary()}")
 
     def summary(self) -> str:
-        names = ("answers", "logins", "feedback", "resumed", "refused", "errors")
+        names = ("answers", "deltas", "stopped", "logins", "feedback", "resumed", "refused", "errors")
         return ", ".join(f"{name} {self.counts[name]}" for name in names)
 
 
@@ -101,15 +105,16 @@ class Visit:
         self._traffic = traffic
         self._session_id = ""
         self._since = ""
+        self._stream = {"stream": "true"} if random.random() < WATCHING else {}
 
     async def run(self) -> None:
         leaves_early = random.random() < 0.25
-        async with self._traffic.connect() as socket:
+        async with self._traffic.connect(**self._stream) as socket:
             await self._open(socket, self._talk_and_leave if leaves_early else self._talk)
         if leaves_early:
             await asyncio.sleep(random.uniform(*AWAY))
             since = {"since": self._since} if self._since else {}
-            async with self._traffic.connect(session_id=self._session_id, **since) as socket:
+            async with self._traffic.connect(session_id=self._session_id, **since, **self._stream) as socket:
                 self._traffic.counts["resumed"] += 1
                 await self._open(socket, self._talk)
 
@@ -147,11 +152,11 @@ class Visit:
         response = await self._traffic.http.post("/api/login", json=body)
         self._traffic.counts["logins" if response.is_success else "errors"] += 1
         if response.is_success:
-            self._note(await _receive(socket))
+            await self._next(socket)
 
     async def _be_clumsy(self, socket: ClientConnection) -> None:
         await socket.send("no JSON")
-        while "error" not in self._note(await _receive(socket)):
+        while "error" not in await self._next(socket):
             pass
         self._traffic.counts["refused"] += 1
 
@@ -159,8 +164,13 @@ class Visit:
         """The answer to a prompt, or None if it was refused. What comes before it was asked for earlier."""
         started = time.monotonic()
         message_id = await self._send(socket, message)
-        while (frame := self._note(await _receive(socket))).get("message_id") != message_id:
-            pass
+        stopping = asyncio.create_task(self._stop(socket, message_id)) if self._loses_patience() else None
+        try:
+            while (frame := await self._next(socket)).get("message_id") != message_id:
+                pass
+        finally:
+            if stopping is not None:
+                stopping.cancel()
         if "error" in frame:
             self._traffic.counts["refused"] += 1
             return None
@@ -173,8 +183,19 @@ class Visit:
         await socket.send(json.dumps({"message_id": message_id, "message": message}, ensure_ascii=False))
         return message_id
 
-    def _note(self, frame: dict[str, Any]) -> dict[str, Any]:
+    def _loses_patience(self) -> bool:
+        return bool(self._stream) and random.random() < IMPATIENT
+
+    async def _stop(self, socket: ClientConnection, message_id: str) -> None:
+        await asyncio.sleep(random.uniform(*STOPPING))
+        await socket.send(json.dumps({"type": "stop", "message_id": message_id}))
+
+    async def _next(self, socket: ClientConnection) -> dict[str, Any]:
+        """The next answer or error; what is shown of answers in the making comes before."""
+        while "type" in (frame := await _receive(socket)):
+            self._traffic.counts["deltas"] += frame["type"] == "delta"
         self._since = frame.get("timestamp", self._since)
+        self._traffic.counts["stopped"] += frame.get("stopped", False)
         return frame
 
 

@@ -29,6 +29,7 @@ const view = new View({
   login,
   retry: (prompt) => session.retry(prompt),
   rate: (id, value) => call("POST", "/api/chat/feedback", { message_id: id, is_helpful: value }),
+  drawn: showSeconds,
   personas,
 });
 
@@ -36,10 +37,14 @@ const session = new Session({
   state: showState,
   wire: showFrame,
   answer: (frame) => view.answer(frame),
+  draft: (draft) => view.draft(draft),
   sent: (prompt) => view.sent(prompt),
   failed: (prompt, key) => view.failed(prompt, key),
   renamed: (oldId, prompt) => view.renamed(oldId, prompt),
-  replaced: () => view.note("replaced"),
+  replaced() {
+    view.draft(null);
+    view.note("replaced");
+  },
   problem: (key) => view.note(key),
 });
 
@@ -53,6 +58,7 @@ async function start(isFirst = true) {
     view.clear();
     session.rewind();
     view.quietly(() => history.forEach(showRow));
+    view.draft(session.draft);
   } else {
     setTimeout(() => session.id === id && session.state !== "taken" && start(false), HISTORY_PAUSE_MS);
   }
@@ -121,6 +127,7 @@ function showState() {
 function showSeconds() {
   const { pending, retryAt, state } = session;
   view.typing(pending, state === "online");
+  showStop();
   $("countdown").textContent = retryAt ? text("next", { n: Math.max(0, Math.ceil((retryAt - Date.now()) / 1000)) }) : "";
 }
 
@@ -157,6 +164,22 @@ prompt.onkeydown = (event) => {
   event.preventDefault();
   $("composer").requestSubmit();
 };
+
+// --- Stopping ---
+
+function showStop() {
+  const prompt = session.stoppable;
+  const hadFocus = document.activeElement === $("stop");
+  $("stop").hidden = !prompt;
+  $("stop").ariaDisabled = Boolean(prompt?.stopped);
+  if (hadFocus && !prompt) $("send").focus(); // which is in its place again
+}
+
+$("stop").onclick = () => session.stop();
+addEventListener("keydown", (event) => {
+  const closes = $("confirm").open || $("menu").matches(":popover-open");
+  if (event.key === "Escape" && !event.isComposing && event.keyCode !== 229 && !closes) session.stop();
+});
 
 // --- The menu ---
 

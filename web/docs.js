@@ -199,7 +199,8 @@ function showWebSocket(api) {
     section.append(el("h2", { id, text: title }), ...content);
   };
   section.append(el("p", {}, code(channel.address)), prose(api.info.description), prose(channel.description));
-  part("Console", consolePanel(query, api.components.messages.prompt.examples[0].payload));
+  const { prompt, stop } = api.components.messages;
+  part("Console", consolePanel(query, prompt.examples[0].payload, stop.examples[0].payload));
   part("Query parameters", el("div", { class: "panel" }, table(["Name", "Type", ""], rowsOf(query))));
   for (const { action, summary, messages } of Object.values(api.operations)) {
     const direction = action === "receive" ? "client → gateway" : "gateway → client";
@@ -219,20 +220,33 @@ function showMessage(message, direction) {
 }
 
 /** Connects, sends and shows frames. Its ids replace those of the examples in the forms above. */
-function consolePanel(query, examplePrompt) {
+function consolePanel(query, examplePrompt, exampleStop) {
   let socket = null;
+  let asked = ""; // the id of the last prompt, which is the one to stop
   const examples = { session_id: query.properties.session_id.examples[0], message_id: examplePrompt.message_id };
-  const fields = Object.keys(query.properties).map((name) => el("input", { id: `ws-${name}`, name, autocomplete: "off" }));
+  const fields = Object.entries(query.properties).map(([name, { enum: values }]) => values
+    ? el("input", { id: `ws-${name}`, name, type: "checkbox", value: values[0] })
+    : el("input", { id: `ws-${name}`, name, autocomplete: "off" }));
   const frame = el("textarea", { id: "ws-frame", spellcheck: "false" });
   const frames = el("ol", { id: "frames", tabindex: "0", "aria-label": "Frames" });
   const state = el("span", { class: "soft", role: "status", text: "not connected" });
   const button = (text, onclick, kind = "") => el("button", { class: `button ${kind}`, type: "button", text, onclick });
   const connect = button("Connect", () => (socket ? socket.close() : open()), "strong");
+  const transmit = (text) => {
+    add("↑ sent", text);
+    socket.send(text);
+  };
   const send = button("Send", () => {
-    add("↑ sent", frame.value);
-    socket.send(frame.value);
+    transmit(frame.value);
+    try {
+      asked = JSON.parse(frame.value).message_id;
+    } catch {
+      // No JSON is worth a try, too.
+    }
     propose();
+    show(state.textContent);
   }, "strong");
+  const stop = button("Stop", () => transmit(JSON.stringify({ ...exampleStop, message_id: asked })));
 
   const propose = () => {
     frame.value = JSON.stringify({ ...examplePrompt, message_id: uuid() }, null, 2);
@@ -241,6 +255,7 @@ function consolePanel(query, examplePrompt) {
     state.textContent = text;
     connect.textContent = socket ? "Disconnect" : "Connect";
     send.disabled = socket?.readyState !== WebSocket.OPEN;
+    stop.disabled = send.disabled || !asked || !new URL(socket.url).searchParams.has("stream");
   };
   const add = (kind, text) => {
     let block;
@@ -261,7 +276,7 @@ function consolePanel(query, examplePrompt) {
   function open() {
     const url = new URL("/api/chat/ws", location.href);
     url.protocol = url.protocol.replace("http", "ws");
-    fields.filter(({ value }) => value).forEach(({ name, value }) => url.searchParams.set(name, value));
+    fields.filter(({ type, checked, value }) => (type === "checkbox" ? checked : value)).forEach(({ name, value }) => url.searchParams.set(name, value));
     socket = new WebSocket(url);
     add("connecting", url.href);
     show("connecting");
@@ -284,7 +299,7 @@ function consolePanel(query, examplePrompt) {
     el("p", { class: "soft", text: "The ids of this connection are filled into the forms above, so that a login or feedback can be tried on it." }),
     el("div", { class: "row" }, ...fields.map((field) => el("div", {}, el("label", { for: field.id, text: `${field.name} (optional)` }), field))),
     el("div", { class: "buttons" }, connect, state),
-    el("label", { for: frame.id, text: "Frame" }), frame, el("div", { class: "buttons" }, send, button("Clear", () => frames.replaceChildren())),
+    el("label", { for: frame.id, text: "Frame" }), frame, el("div", { class: "buttons" }, send, stop, button("Clear", () => frames.replaceChildren())),
     frames);
 }
 

@@ -8,6 +8,7 @@ const EPOCH = "1970-01-01T00:00:00+00:00"; // `since` before the first answer: r
 const FIRST_PAUSE_MS = 500;
 const LONGEST_PAUSE_MS = 20_000;
 const HELLO_MS = 15_000; // a server that accepts and then says nothing is left again
+const MEMORY_MS = 1_000; // an answer from memory never takes so long
 const STABLE_MS = 5_000; // a connection that lived this long starts the pauses anew
 
 // Close codes: what to say, and the least pause before the next attempt.
@@ -20,6 +21,8 @@ const ERRORS = [
   [/^/, "error.unknown"],
 ];
 
+const DRAFTS = ["start", "tool", "delta"];
+
 export class Session {
   #on;
   #store = kept("sessionStorage", "chat-session");
@@ -27,11 +30,13 @@ export class Session {
   #since;
   #socket = null;
   #timer = 0;
+  #streams = false; // the gateway shows answers in the making, and lets them be stopped
   #failures = 0;
 
   id; // null before the first connection
   persona; // the name of the demo customer who is logged in
-  pending; // prompts without an answer, oldest first: {message_id, message, sentAt}
+  pending; // prompts without an answer, oldest first: {message_id, message, sentAt}, and `stopped` once it was asked for
+  draft = null; // the answer in the making: {message_id, attempt, message, tool_name}
   state = "connecting";
   retryAt = 0; // when the next attempt to connect is due, 0 for none
 
@@ -52,6 +57,7 @@ export class Session {
   forget() {
     this.#drop();
     this.#set({});
+    this.draft = null;
     this.#seen.clear();
     this.#save();
   }
@@ -65,6 +71,7 @@ export class Session {
   /** Takes note of an answer, also of one in the history; returns false for one seen before. */
   note({ message_id, timestamp }) {
     this.pending = this.pending.filter((prompt) => prompt.message_id !== message_id);
+    if (this.draft?.message_id === message_id) this.draft = null;
     const key = message_id + timestamp;
     const isNew = !this.#seen.has(key);
     if (isNew) this.#since = timestamp;
@@ -88,7 +95,7 @@ export class Session {
     this.#drop();
     const url = new URL("/api/chat/ws", location.href);
     url.protocol = url.protocol.replace("http", "ws");
-    if (this.id) url.search = new URLSearchParams({ session_id: this.id, since: this.#since });
+    url.search = new URLSearchParams({ ...(this.id && { session_id: this.id, since: this.#since }), stream: true });
     this.#to(["online", "taken"].includes(this.state) ? "connecting" : this.state);
     this.#on.wire("open", url.href);
     const socket = new WebSocket(url);
@@ -105,7 +112,33 @@ export class Session {
 
   /** Sends a refused prompt again, under its own id. */
   retry(prompt) {
-    this.#queue(Object.assign(prompt, { sentAt: Date.now() }));
+    this.#queue(Object.assign(prompt, { sentAt: Date.now(), stopped: false }));
+  }
+
+  /** The prompt whose answer can be stopped, if any: one from memory is there at once, and is not worth a button. */
+  get stoppable() {
+    const first = this.pending.find((prompt) => prompt.message_id === this.draft?.message_id) ?? this.pending[0];
+    return this.#streams && this.state !== "taken" && (this.draft || Date.now() - first?.sentAt > MEMORY_MS) ? first : null;
+  }
+
+  /** Has the answer in the making end where it is; without a connection, as soon as there is one. */
+  stop() {
+    const prompt = this.stoppable;
+    if (!prompt || prompt.stopped) return;
+    prompt.stopped = true;
+    this.#save();
+    if (this.state === "online") this.#sendStop(prompt);
+    this.#on.state();
+  }
+
+  #sendStop({ message_id }) {
+    this.#sendFrame({ type: "stop", message_id });
+  }
+
+  #sendFrame(value) {
+    const frame = JSON.stringify(value);
+    this.#socket.send(frame);
+    this.#on.wire("sent", frame);
   }
 
   #queue(prompt) {
@@ -118,9 +151,7 @@ export class Session {
 
   #send(prompt) {
     const { message_id, message } = prompt;
-    const frame = JSON.stringify({ message_id, message });
-    this.#socket.send(frame);
-    this.#on.wire("sent", frame);
+    this.#sendFrame({ message_id, message });
     prompt.refused = false;
     this.#on.sent(prompt);
   }
@@ -141,10 +172,26 @@ export class Session {
     }
     if (frame.error) this.#refused(frame);
     else if (frame.sender) this.#answered(frame);
-    else if (frame.session_id) this.#begun(frame.session_id);
+    else if (frame.session_id) this.#begun(frame.session_id, frame.stream);
+    else if (DRAFTS.includes(frame.type)) this.#draws(frame);
   }
 
-  #begun(id) {
+  // A piece may come twice, or begin anew: its offset says where it goes.
+  #draws({ message_id, attempt, offset, text, tool_name }) {
+    if (!this.pending.some((prompt) => prompt.message_id === message_id)) return;
+    if (this.draft?.message_id !== message_id || attempt > this.draft.attempt) {
+      this.draft = { message_id, attempt, message: "", tool_name: null };
+    }
+    const { draft } = this;
+    if (attempt < draft.attempt || offset > draft.message.length) return;
+    if (text) draft.message = draft.message.slice(0, offset) + text;
+    if (tool_name) draft.tool_name = tool_name;
+    this.#on.draft(draft);
+  }
+
+  #begun(id, streams) {
+    this.#streams = streams === true;
+    this.draft = null; // what is being made comes again from its start
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => (this.#failures = 0), STABLE_MS);
     if (this.id && this.id !== id) {
@@ -157,6 +204,7 @@ export class Session {
     this.#save();
     this.#to("online");
     this.pending.forEach((prompt) => this.#send(prompt));
+    if (streams) this.pending.filter((prompt) => prompt.stopped).forEach((prompt) => this.#sendStop(prompt));
   }
 
   #answered(frame) {
