@@ -171,14 +171,14 @@ def test_what_is_copied_serves_a_turn_and_writes_nothing(app: Path, new_world: N
 
 IMPORT = """
 import sys
-from importlib.abc import MetaPathFinder
+from importlib.machinery import PathFinder
 
-class Refusing(MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in sys.argv[2:]:
-            raise ModuleNotFoundError(f"{name} is not in the image")
+class InTheImage(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.split(".")[0] in sys.argv[2:] else super().find_spec(name, path, target)
 
-sys.meta_path.insert(0, Refusing())
+sys.meta_path[sys.meta_path.index(PathFinder)] = InTheImage
 for module in sys.argv[1].split():
     __import__(module)
 """
