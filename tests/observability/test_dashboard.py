@@ -76,7 +76,7 @@ def test_the_dashboard_can_be_imported() -> None:
         variable for variable in whole["templating"]["list"] if variable["name"] == "datasource"
     ).items()
     rows = [panel["title"] for panel in whole["panels"] if panel["type"] == "row"]
-    assert rows == ["Is it well?", "What is slow?", "Who is to blame?", "Capacity"]
+    assert rows == ["Is it well?", "What is slow?", "Who is to blame?", "Streaming", "Capacity"]
     ids = [panel["id"] for panel in whole["panels"]]
     assert len(set(ids)) == len(ids)
     taken: set[tuple[int, int]] = set()
@@ -110,6 +110,17 @@ def test_each_alert_says_what_it_means_and_what_to_do_first() -> None:
         assert set(rule["annotations"]) == {"summary", "description"}, rule["alert"]
         assert rule["annotations"]["summary"].endswith("."), rule["alert"]
         assert "First:" in rule["annotations"]["description"], rule["alert"]
+
+
+def test_the_operations_page_names_only_events_that_there_are() -> None:
+    """As the program says them; those with a setting's name are sentences of their own."""
+    text = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    table = text.partition("| event | level | fields |")[2].partition("\n\n")[0]
+    events = {event for cell in re.findall(r"^\| (`.*?) \|", table, re.M) for event in re.findall(r"`([^`]+)`", cell)}
+    folders = ("chat", "common", "database", "handlers", "service", "upstream")
+    source = "".join(path.read_text("utf-8") for name in folders for path in (ROOT / name).glob("*.py"))
+    assert len(events) > 20
+    assert not [event for event in events if f'"{event}"' not in source]
 
 
 def test_the_operations_page_names_every_metric_and_every_alert() -> None:
