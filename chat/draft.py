@@ -8,7 +8,7 @@ from chat.session import Session
 
 
 class View:
-    """Of a session that is here, or of an instance until its lease ends."""
+    """How much a session that is here has been shown, or an instance until its lease ends."""
 
     __slots__ = ("attempt", "due", "lease_ends", "offset", "session", "tool_name")
 
@@ -61,7 +61,7 @@ class Draft:
         self.has_news.set()
 
     def mirror(self, attempt: int, offset: int, text: str, tool_name: str | None) -> None:
-        """Adds what the instance has that makes the answer, if something is missing that lies before it: nothing."""
+        """Adds a piece from the instance that makes the answer; nothing if what comes before it is missing."""
         if attempt > self.attempt:
             self.attempt, self.tool_name, self._units = attempt, None, bytearray()
         units = text.encode("utf-16-le")

@@ -19,7 +19,7 @@ from common.tasks import TaskOwner
 from database.pool import Database
 from database.shared import BatchedStatement
 
-# For so long a prompt whose storing failed is looked for: the statement may have been done after all, and late.
+# How long a prompt whose storing failed is looked for: the statement may have succeeded after all, but late.
 IN_DOUBT_SECONDS = 60.0
 MAX_IN_DOUBT = 10_000
 
@@ -83,7 +83,7 @@ class Prompts:
             self.tasks.start(self._turns.stop(turn.session_id, turn.message_id))
 
     async def _store_with_answer(self, turn: Turn, session: Session, known: Known) -> None:
-        """Stores a prompt that no other stands before in one statement with its answer; the next ones wait for that."""
+        """Stores a prompt that is first in line in one statement with its answer; the next ones wait for that."""
         held = self._held[session.id] = []
         rows: list[asyncpg.Record] = []
         try:
@@ -100,7 +100,7 @@ class Prompts:
             self._turns.remove(turn)
 
     async def _claim(self, turn: Turn, session: Session, error: BaseException | None) -> None:
-        """Finds out what became of a prompt that was not stored: it may have been before, or the database failed."""
+        """Finds out why a prompt was not stored: it may have been stored before, or the database failed."""
         try:
             if error is not None:
                 raise error

@@ -14,7 +14,7 @@ from database.shared import SingleFlight
 from upstream.replies import Answer
 
 MAX_TOP_K = 100
-# How old what REST shows may be, in seconds: enough that a thousand readers share one query, too short to notice.
+# How old a list may be, in seconds: old enough that a thousand readers share one query, too young to notice.
 LIST_MAX_AGE = 0.1
 MAX_COUNTED = 100_000
 
@@ -67,7 +67,7 @@ class Catalogue:
         self._exact = self._by_text([dict(row) for row in rows])
 
     def _by_text(self, rows: list[dict[str, Any]]) -> dict[str, Known]:
-        # Backwards, so that of two rows with the same text the more viewed one stays.
+        # Backwards, so that of two rows with the same text the more viewed one wins.
         return {
             row[self._text]: Known(self, row[self._key], Answer(row[self._answer]))
             for row in reversed(rows)
@@ -80,7 +80,7 @@ class Catalogue:
 
     def count_view(self, key: object) -> None:
         if len(self._views) < MAX_COUNTED:
-            self._views[str(key).rstrip()] += 1  # a char(n) is filled up with blanks
+            self._views[str(key).rstrip()] += 1  # a char(n) is padded with blanks
 
     async def flush_views(self) -> None:
         """Adds the views counted since the last flush to the table, or keeps them. Raises DatabaseError."""

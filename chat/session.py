@@ -40,7 +40,7 @@ class Session:
         self._watchers: set[asyncio.Event] | None = None
 
     async def begin(self, first_frame: bytes, *, has_news: bool = False) -> None:
-        """Sends the first frame, and then with news what is unsent; deliveries wait. Raises DatabaseError."""
+        """Sends the first frame and, if there is news, what is unsent; deliveries wait. Raises DatabaseError."""
         self.has_news = has_news
         async with self._lock:
             await self.socket.send(first_frame)
@@ -58,9 +58,9 @@ class Session:
                 await self._send_unsent()
 
     async def catch_up(self) -> None:
-        """Sends what is stored and was not sent. Raises DatabaseError."""
+        """Sends what is stored and has not been sent. Raises DatabaseError."""
         if self.has_news:
-            return  # the read that others wait for has not begun
+            return  # a read that has yet to begin will see it
         self.has_news = True
         async with self._lock:
             await self._send_unsent()
@@ -79,7 +79,7 @@ class Session:
                     self.has_news = self.has_news or row["has_more"]
 
     async def show(self, unstored: StoredAnswer) -> datetime:
-        """Sends an answer that could not be stored yet, and not again when it is; the time under which it was sent."""
+        """Sends an answer that is not stored yet, and not again once it is; returns its time."""
         created_at = max(unstored.created_at, self.sent_at + timedelta(microseconds=1))
         self._shown = (self._shown or set()) | {unstored.id}
         self.answered = unstored.message_id
@@ -98,5 +98,5 @@ class Session:
         self._watchers = None
 
     def watch(self, watcher: asyncio.Event) -> None:
-        """Has the event set when an answer is sent next."""
+        """Sets the event when the next answer is sent."""
         self._watchers = (self._watchers or set()) | {watcher}

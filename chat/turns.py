@@ -133,7 +133,7 @@ class Turns:
             elsewhere.has_news.set()
 
     async def _wait_for(self, elsewhere: Elsewhere) -> None:
-        """Until the answers are stored and on their way to the visitor, or nobody waits for them any more."""
+        """Waits until the answers are stored and on their way to the visitor, or nobody waits for them any more."""
         while not elsewhere.is_over:
             elsewhere.has_news.clear()
             session = self._delivery.watch(elsewhere.session_id, elsewhere.has_news)
@@ -182,12 +182,12 @@ class Turns:
             await self._drafts.tell_to_stop(row["instance_id"], message_id)
 
     def stop_here(self, message_id: UUID) -> None:
-        """Another instance has marked a turn as stopped that may be in hand here."""
+        """Another instance has marked a turn as stopped, which may be in hand here."""
         if turn := self._turns.get(message_id):
             turn.stop()
 
     async def drain(self) -> None:
-        """Until every turn in hand is answered."""
+        """Waits until every turn in hand is answered."""
         while self._turns:
             self._removed.clear()
             await self._removed.wait()

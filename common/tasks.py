@@ -33,7 +33,7 @@ class TaskOwner:
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """Counts work that is done in somebody else's task."""
+        """Counts work that is done in a task of the caller's own."""
         self._busy += 1
         try:
             yield
@@ -42,7 +42,7 @@ class TaskOwner:
             self._done.set()
 
     async def wait(self) -> None:
-        """Until nothing is left to do; new work may be started meanwhile."""
+        """Waits until nothing is left to do; new work may be started meanwhile."""
         while len(self):
             self._done.clear()
             await self._done.wait()

@@ -33,7 +33,7 @@ async def migrate(chatdb: Database) -> None:
 
 
 async def migrate_when_there(chatdb: Database) -> None:
-    """The same as soon as the database can be reached. Raises DatabaseError if it cannot within START_SECONDS."""
+    """Migrates as soon as the database can be reached. Raises DatabaseError if it cannot within START_SECONDS."""
     until = time.monotonic() + START_SECONDS
     while True:
         try:
