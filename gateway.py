@@ -1,4 +1,22 @@
-"""The gateway: its routes, its errors, its life. Run by `uvicorn gateway:app` or `python gateway.py`."""
+"""The gateway: its routes, its errors, its life. Run by `uvicorn gateway:app` or `python gateway.py`.
+
+What is where:
+
+    handlers/       ws.py        the handshake, frames that come in
+                    rest.py      the REST API; requests.py: what is valid in a request; pages.py: what is no API
+    chat/           prompts.py   a prompt taken, stored, claimed
+                    turns.py     the order of answers, taking over; answering.py: what is answered
+                    answers.py   answers stored exactly once; frames.py: an answer in each of its forms
+                    sessions.py  sessions opened, resumed, superseded, ended
+                    session.py   what is sent, in order, and resumed; delivery.py: notices
+                    logins.py    login and push; qna.py: FAQ, terms, views
+    upstream/       the LLM server and the MCP server
+    database/       pools, batches, migrations, NOTIFY; sql/: every statement
+    service/        instance.py  start, signs of life, readiness, draining; checks.py: settings that will hurt
+                    guards.py    limits of connections; serving.py: between uvicorn and the routes
+    common/         errors.py    kinds of error, and every text; logs.py, metrics.py: what operators see
+    settings.py     the settings: names, limits, defaults
+"""
 
 import argparse
 import asyncio
@@ -6,6 +24,7 @@ import multiprocessing
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import uvicorn
@@ -18,14 +37,12 @@ from common import logs
 from handlers import pages, rest, ws
 from handlers.requests import EXCEPTION_HANDLERS
 from service.checks import check_all
-from service.edge import Edge
 from service.instance import Instance
-from service.serving import DrainOnSignal, Supervisor, configure, cut_stalled_connections, running_server
-from settings import InvalidSettings, Settings, read_settings
+from service.serving import Edge, Supervisor, configured_server, cut_stalled_connections, drain_on_signal
+from settings import InvalidSettings, read_settings
 
-KEEP_ALIVE_SECONDS = (
-    75  # longer than a load balancer's 60, so that it is never we who close a connection it wants to use
-)
+# Longer than a load balancer's 60, so that it is never we who close a connection it wants to use
+KEEP_ALIVE_SECONDS = 75
 
 ROUTES = [
     Route("/api/health", pages.get_health),
@@ -41,77 +58,56 @@ ROUTES = [
     Route("/api/qna/faq", rest.list_faqs),
     Route("/api/qna/terms", rest.list_terms),
     Route("/", pages.get_root),
-    Route("/docs", pages.show("docs.html")),
-    Route("/openapi.json", pages.show("openapi.json")),
-    Route("/asyncapi.json", pages.show("asyncapi.json")),
+    Route("/docs", partial(pages.get_file, "docs.html")),
+    Route("/openapi.json", partial(pages.get_file, "openapi.json")),
+    Route("/asyncapi.json", partial(pages.get_file, "asyncapi.json")),
     Mount("/web", pages.WebFiles(directory=pages.WEB)),
 ]
 
-
-def create_app(settings: Settings) -> Edge:
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Instance]]:
-        server = running_server()
-        configure(server, settings.prompts_per_minute)
-        instance: Instance
-
-        async def drain() -> None:
-            await instance.drain()
-
-        with DrainOnSignal(server, drain):
-            async with Instance.run(settings) as instance:
-                instance.look_after(cut_stalled_connections(server))
-                yield {"instance": instance}
-
-    cors = Middleware(
-        CORSMiddleware,
-        allow_origins=sorted(settings.frontend_host),
-        allow_methods=["GET", "POST"],
-        allow_headers=["*"],
-        allow_credentials=True,
-    )
-    app = Starlette(routes=ROUTES, middleware=[cors], exception_handlers=EXCEPTION_HANDLERS, lifespan=lifespan)
-    app.router.redirect_slashes = False
-    return Edge(app)
-
-
-def load_settings() -> Settings:
-    """The settings, or the end of the process with a line for each problem."""
-    try:
-        return read_settings()
-    except InvalidSettings as invalid:
-        for problem in invalid.problems:
-            print(problem, file=sys.stderr)
-        # 3 is how a worker tells uvicorn's supervisor that starting it again will not help.
-        sys.exit(3 if multiprocessing.parent_process() else 2)
-
-
-settings = load_settings()
+try:
+    settings = read_settings()
+except InvalidSettings as invalid:
+    print(invalid, file=sys.stderr)
+    # 3 is how a worker tells uvicorn's supervisor that starting it again will not help.
+    sys.exit(3 if multiprocessing.parent_process() else 2)
 logs.set_up(settings.log_level, settings.environment)
-app = create_app(settings)
 
 
-def check() -> int:
-    """Names what will hurt; the exit status."""
-    warnings = asyncio.run(check_all(settings))
-    print("\n".join(warnings) if warnings else "Nothing to warn of.")
-    return 1 if warnings else 0
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Instance]]:
+    server = configured_server(settings.prompts_per_minute)
+    with drain_on_signal(server, lambda: instance.drain()):  # noqa: PLW0108  # it comes later
+        async with Instance.run(settings) as instance:
+            instance.tasks.start(cut_stalled_connections(server))
+            yield {"instance": instance}
+
+
+cors = Middleware(
+    CORSMiddleware,
+    allow_origins=sorted(settings.frontend_host),
+    allow_methods=["GET", "POST"],
+    allow_headers=["*"],
+    allow_credentials=True,
+)
+routed = Starlette(routes=ROUTES, middleware=[cors], exception_handlers=EXCEPTION_HANDLERS, lifespan=lifespan)
+routed.router.redirect_slashes = False
+app = Edge(routed)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description="Runs the gateway.")
     parser.add_argument("--check", action="store_true", help="only check the settings; exit status 1 if one will hurt")
     if parser.parse_args().check:
-        sys.exit(check())
+        warnings = asyncio.run(check_all(settings))
+        print("\n".join(warnings) or "Nothing to warn of.")
+        sys.exit(1 if warnings else 0)
     options: dict[str, Any] = {
         "host": settings.host,
         "port": settings.port,
         "ws_max_size": settings.max_frame_bytes,
-        "ws_per_message_deflate": False,
         "ws_ping_interval": settings.ping_seconds,
         "ws_ping_timeout": settings.ping_seconds,
         "timeout_keep_alive": KEEP_ALIVE_SECONDS,
-        "server_header": False,
         "proxy_headers": False,
         "access_log": False,
         "log_config": None,

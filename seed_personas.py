@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import orjson
 from common.errors import DatabaseError
 from database.migrations import migrate
 from database.pool import Database, describe
-from settings import InvalidSettings, read_database_url
+from settings import InvalidSettings, read_values
 
 PERSONAS = Path(__file__).parent / "data" / "personas.json"
 MAX_NAME, MAX_DESCRIPTION = 100, 255
@@ -20,11 +21,11 @@ TIMEOUT = 10.0  # seconds for each statement
 
 
 class BadFile(Exception):
-    pass
+    """Names the file, and every entry and field that is wrong."""
 
 
 def read_personas(path: Path) -> list[tuple[str, str | None]]:
-    """Name and description of each entry. Raises BadFile, which names every entry and field that is wrong."""
+    """Name and description of each entry. Raises BadFile."""
     try:
         entries = orjson.loads(path.read_bytes())
     except OSError as error:
@@ -33,20 +34,16 @@ def read_personas(path: Path) -> list[tuple[str, str | None]]:
         raise BadFile(f"{path}: not JSON: {error}") from None
     if not isinstance(entries, list):
         raise BadFile(f"{path}: must be a list of personas")
-    problems: list[str] = []
-    names: dict[str, int] = {}
-    personas = []
+    problems, names = list[str](), dict[str, int]()
     for number, entry in enumerate(entries, 1):
         problem = _problem(entry)
-        if problem is None and names.setdefault(entry["name"], number) != number:
-            problem = f'"name" is the same as in entry {names[entry["name"]]}'
-        if problem is None:
-            personas.append((entry["name"], entry.get("description")))
-        else:
+        if problem is None and (first := names.setdefault(entry["name"], number)) != number:
+            problem = f'"name" is the same as in entry {first}'
+        if problem is not None:
             problems.append(f"{path}: entry {number}: {problem}")
     if problems:
         raise BadFile("\n".join(problems))
-    return personas
+    return [(entry["name"], entry.get("description")) for entry in entries]
 
 
 def _problem(entry: Any) -> str | None:
@@ -55,12 +52,11 @@ def _problem(entry: Any) -> str | None:
     name, description = entry.get("name"), entry.get("description")
     if not isinstance(name, str) or not name.strip():
         return '"name" must be a text that is not blank'
-    if len(name) > MAX_NAME or "\0" in name:
-        return f'"name" must have at most {MAX_NAME} characters, and no NUL'
-    if description is not None and not isinstance(description, str):
+    if not isinstance(description, str | None):
         return '"description" must be a text or null'
-    if description is not None and (len(description) > MAX_DESCRIPTION or "\0" in description):
-        return f'"description" must have at most {MAX_DESCRIPTION} characters, and no NUL'
+    for field, text, longest in (("name", name, MAX_NAME), ("description", description or "", MAX_DESCRIPTION)):
+        if len(text) > longest or "\0" in text:
+            return f'"{field}" must have at most {longest} characters, and no NUL'
     return None
 
 
@@ -70,16 +66,13 @@ async def seed(database_url: str, personas: list[tuple[str, str | None]]) -> str
     await database.open()
     try:
         await migrate(database)
-        added = updated = 0
+        upsert = database.statements["upsert_persona"]
         async with database.transaction() as connection:
-            for persona in personas:
-                row = await connection.fetchrow(database.statements["upsert_persona"], *persona, timeout=TIMEOUT)
-                if row is not None:
-                    added += row["added"]
-                    updated += not row["added"]
+            rows = [await connection.fetchrow(upsert, *persona, timeout=TIMEOUT) for persona in personas]
     finally:
         await database.close()
-    return f"{added} added, {updated} updated, {len(personas) - added - updated} unchanged"
+    changes = Counter(None if row is None else row["added"] for row in rows)
+    return f"{changes[True]} added, {changes[False]} updated, {changes[None]} unchanged"
 
 
 def main() -> int:
@@ -90,7 +83,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         personas = read_personas(arguments.file)
-        print(asyncio.run(seed(read_database_url(), personas)))
+        print(asyncio.run(seed(read_values("database_url")["database_url"], personas)))
     except (BadFile, InvalidSettings) as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,15 +1,18 @@
 """The settings: read from the environment and `.env`, checked together, reported together."""
 
-import math
 import os
 import re
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
+from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from dotenv import dotenv_values
+
+# How a text is read, and what is said of one for which that raises ValueError or KeyError
+_Kind: TypeAlias = tuple[Callable[[str], Any], str]
 
 
 class InvalidSettings(Exception):
@@ -23,20 +26,14 @@ class InvalidSettings(Exception):
 def _origins(text: str) -> frozenset[str]:
     origins = frozenset(part.strip().rstrip("/").lower() for part in text.split(",") if part.strip())
     if not origins or not all(re.fullmatch(r"https?://[^/\s?#@,*]+", origin) for origin in origins):
-        raise ValueError("must be origins like https://chat.example.com, separated by commas")
+        raise ValueError
     return origins
 
 
 def _http_url(text: str) -> str:
     parts = urlsplit(text)
-    if (
-        parts.scheme not in ("http", "https")
-        or not parts.hostname
-        or parts.query
-        or parts.fragment
-        or not _has_port(text)
-    ):
-        raise ValueError("must be a base URL like http://127.0.0.1:8000")
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.port == 0:
+        raise ValueError
     return text.rstrip("/")
 
 
@@ -45,91 +42,67 @@ def _database_url(text: str) -> str:
     parts = urlsplit(text)
     query = [("sslmode" if key == "ssl" else key, value) for key, value in parse_qsl(parts.query)]
     has_host = bool(parts.hostname) or "host" in dict(query)
-    if not re.fullmatch(r"(postgresql|postgres)(\+asyncpg)?", parts.scheme) or not has_host or not _has_port(text):
-        raise ValueError("must be like postgresql://user:password@host:5432/name")
+    if not re.fullmatch(r"(postgresql|postgres)(\+asyncpg)?", parts.scheme) or not has_host or parts.port == 0:
+        raise ValueError
     return urlunsplit(parts._replace(scheme="postgresql", query=urlencode(query)))
 
 
-def _has_port(url: str) -> bool:
-    try:
-        return urlsplit(url).port != 0
-    except ValueError:
-        return False
-
-
 def _address(text: str) -> str:
-    try:
-        return "127.0.0.1" if text == "localhost" else str(ip_address(text))
-    except ValueError:
-        raise ValueError("must be an address of this machine, like 0.0.0.0 or 127.0.0.1") from None
+    return "127.0.0.1" if text == "localhost" else str(ip_address(text))
 
 
 def _networks(text: str) -> tuple[IPv4Network | IPv6Network, ...]:
-    try:
-        return tuple(ip_network(part.strip(), strict=False) for part in text.split(",") if part.strip())
-    except ValueError:
-        raise ValueError("must be addresses or networks like 10.0.0.0/8, separated by commas") from None
+    return tuple(ip_network(part.strip(), strict=False) for part in text.split(",") if part.strip())
 
 
-def _integer(minimum: int, maximum: int) -> Callable[[str], int]:
-    def read(text: str) -> int:
-        if not re.fullmatch(r"-?[0-9]{1,18}", text) or not minimum <= int(text) <= maximum:
-            raise ValueError(f"must be a whole number from {minimum} to {maximum}")
-        return int(text)
-
-    return read
-
-
-def _seconds(minimum: float, maximum: float) -> Callable[[str], float]:
+def _number(minimum: float, maximum: float, *, whole: bool = False) -> _Kind:
     def read(text: str) -> float:
-        try:
-            number = float(text)
-        except ValueError:
-            number = math.nan
-        if not minimum <= number <= maximum:
-            raise ValueError(f"must be a number from {minimum:g} to {maximum:g}")
-        return number
+        if (whole and not re.fullmatch(r"-?[0-9]{1,18}", text)) or not minimum <= float(text) <= maximum:
+            raise ValueError
+        return int(text) if whole else float(text)
 
-    return read
+    return read, f"must be a {'whole ' if whole else ''}number from {minimum} to {maximum}"
 
 
-def _choice(*names: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if text.lower() not in names:
-            raise ValueError(f"must be one of {', '.join(names)}")
-        return text.lower()
-
-    return read
+_integer = partial(_number, whole=True)
 
 
-def _boolean(text: str) -> bool:
-    if text.lower() not in ("true", "false", "1", "0", "yes", "no", "on", "off"):
-        raise ValueError("must be true or false")
-    return text.lower() in ("true", "1", "yes", "on")
+def _choice(*names: str) -> _Kind:
+    values = {name: name for name in names}
+    return lambda text: values[text.lower()], f"must be one of {', '.join(names)}"
 
 
-def _setting(read: Callable[[str], Any], default: Any = MISSING, *, secret: bool = False) -> Any:
-    return field(default=default, repr=not secret, metadata={"read": read})
+_BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
+_BOOLEAN: _Kind = lambda text: _BOOLEANS[text.lower()], "must be true or false"
+_ORIGINS = _origins, "must be origins like https://chat.example.com, separated by commas"
+_HTTP_URL = _http_url, "must be a base URL like http://127.0.0.1:8000"
+_DATABASE_URL = _database_url, "must be like postgresql://user:password@host:5432/name"
+_ADDRESS = _address, "must be an address of this machine, like 0.0.0.0 or 127.0.0.1"
+_NETWORKS = _networks, "must be addresses or networks like 10.0.0.0/8, separated by commas"
+
+
+def _setting(kind: _Kind, default: Any = MISSING, *, secret: bool = False) -> Any:
+    return field(default=default, repr=not secret, metadata={"kind": kind})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """One field for each variable, in lower case. `.env.example` says what each is for, with its unit."""
 
-    frontend_host: frozenset[str] = _setting(_origins)
-    llmserver_url: str = _setting(_http_url, secret=True)
-    mcp_server_url: str = _setting(_http_url, secret=True)
-    database_url: str = _setting(_database_url, secret=True)
-    faq_database_url: str = _setting(_database_url, secret=True)
-    httpx_timeout: float = _setting(_seconds(0.1, 3600), 300.0)
+    frontend_host: frozenset[str] = _setting(_ORIGINS)
+    llmserver_url: str = _setting(_HTTP_URL, secret=True)
+    mcp_server_url: str = _setting(_HTTP_URL, secret=True)
+    database_url: str = _setting(_DATABASE_URL, secret=True)
+    faq_database_url: str = _setting(_DATABASE_URL, secret=True)
+    httpx_timeout: float = _setting(_number(0.1, 3600), 300.0)
     environment: str = _setting(_choice("development", "production"), "development")
 
-    host: str = _setting(_address, "0.0.0.0")
+    host: str = _setting(_ADDRESS, "0.0.0.0")
     port: int = _setting(_integer(1, 65535), 8001)
     log_level: str = _setting(_choice("debug", "info", "warning", "error"), "info")
-    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _setting(_networks, _networks("127.0.0.1,::1"))
-    metrics: bool = _setting(_boolean, True)
-    chat_page: bool | None = _setting(_boolean, None)
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = _setting(_NETWORKS, _networks("127.0.0.1,::1"))
+    metrics: bool = _setting(_BOOLEAN, True)
+    chat_page: bool | None = _setting(_BOOLEAN, None)
 
     max_frame_bytes: int = _setting(_integer(1024, 16_777_216), 65536)
     max_prompt_chars: int = _setting(_integer(1, 1_000_000), 4000)
@@ -137,24 +110,24 @@ class Settings:
     prompts_per_minute: int = _setting(_integer(1, 1_000_000), 60)
     max_body_bytes: int = _setting(_integer(256, 16_777_216), 65536)
     max_sessions: int = _setting(_integer(1, 1_000_000), 10_000)
-    send_timeout: float = _setting(_seconds(0.1, 600), 10.0)
-    db_timeout: float = _setting(_seconds(0.1, 600), 5.0)
-    delta_seconds: float = _setting(_seconds(0.01, 10), 0.04)
-    drain_seconds: float = _setting(_seconds(0, 3600), 25.0)
-    stop_grace_seconds: float = _setting(_seconds(0, 86_400), 30.0)
-    resume_hours: float = _setting(_seconds(0, 8760), 24.0)
-    ping_seconds: float = _setting(_seconds(1, 3600), 20.0)
+    send_timeout: float = _setting(_number(0.1, 600), 10.0)
+    db_timeout: float = _setting(_number(0.1, 600), 5.0)
+    delta_seconds: float = _setting(_number(0.01, 10), 0.04)
+    drain_seconds: float = _setting(_number(0, 3600), 25.0)
+    stop_grace_seconds: float = _setting(_number(0, 86_400), 30.0)
+    resume_hours: float = _setting(_number(0, 8760), 24.0)
+    ping_seconds: float = _setting(_number(1, 3600), 20.0)
 
     web_concurrency: int = _setting(_integer(1, 1000), 1)
     db_pool_size: int = _setting(_integer(2, 1000), 8)
     faq_db_pool_size: int = _setting(_integer(1, 1000), 2)
-    listen_database_url: str | None = _setting(_database_url, None, secret=True)
-    prepared_statements: bool = _setting(_boolean, True)
+    listen_database_url: str | None = _setting(_DATABASE_URL, None, secret=True)
+    prepared_statements: bool = _setting(_BOOLEAN, True)
     max_upstream_connections: int = _setting(_integer(1, 1_000_000), 10_000)
-    connect_timeout: float = _setting(_seconds(0.1, 600), 5.0)
+    connect_timeout: float = _setting(_number(0.1, 600), 5.0)
     max_reply_bytes: int = _setting(_integer(1024, 1_073_741_824), 1_048_576)
     max_unstored_answers: int = _setting(_integer(0, 1_000_000), 10_000)
-    qna_refresh_seconds: float = _setting(_seconds(0.1, 60), 20.0)
+    qna_refresh_seconds: float = _setting(_number(0.1, 60), 20.0)
     max_qna_rows: int = _setting(_integer(100, 1_000_000), 10_000)
 
     @property
@@ -163,30 +136,27 @@ class Settings:
 
 
 def read_settings() -> Settings:
-    """Reads every setting, the environment before `.env`. Raises InvalidSettings with all the problems there are."""
-    return Settings(**_read(tuple(spec.name for spec in fields(Settings))))
+    return Settings(**read_values(*(spec.name for spec in fields(Settings))))
 
 
-def read_database_url() -> str:
-    """DATABASE_URL alone, for a program that needs no other setting. Raises InvalidSettings."""
-    return str(_read(("database_url",))["database_url"])
+def read_values(*names: str) -> dict[str, Any]:
+    """The settings of these names, the environment before `.env`. Raises InvalidSettings with all problems there are.
 
-
-def _read(names: tuple[str, ...]) -> dict[str, Any]:
-    environ = {name: value for name, value in dotenv_values(".env").items() if value is not None} | dict(os.environ)
-    values: dict[str, Any] = {}
-    problems = []
+    A setting that is not given is left out, or a problem if it has no default.
+    """
+    environ = {**dotenv_values(".env"), **os.environ}
+    values, problems = {}, []
     for spec in (spec for spec in fields(Settings) if spec.name in names):
         name = spec.name.upper()
-        text = environ.get(name, "").strip()
-        if not text:
-            if spec.default is MISSING:
-                problems.append(f"{name} is missing")
-            continue
+        text = (environ.get(name) or "").strip()
+        read, rule = spec.metadata["kind"]
         try:
-            values[spec.name] = spec.metadata["read"](text)
-        except ValueError as error:
-            problems.append(f"{name} {error}")
+            if text:
+                values[spec.name] = read(text)
+            elif spec.default is MISSING:
+                problems.append(f"{name} is missing")
+        except (ValueError, KeyError):
+            problems.append(f"{name} {rule}")
     if problems:
         raise InvalidSettings(problems)
     return values

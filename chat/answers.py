@@ -1,6 +1,7 @@
 """Answers and pushes stored, each exactly once, and handed on to delivery."""
 
 import asyncio
+from contextlib import suppress
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -45,6 +46,8 @@ class Answers:
                 rows = await self._store_late(row | {"sent_at": shown_at}, error)
         except RowRefused:
             log.error("answer lost: it could not be stored", message_id=turn.message_id)
+            with suppress(DatabaseError):
+                await self._chatdb.fetch("close_turn", turn.message_id)  # otherwise it would be asked again
             return
         await self.send(turn, answer, rows)
 

@@ -6,6 +6,8 @@ from uuid import UUID
 
 from chat.session import Session
 
+MAX_TOOL_CHARS = 64
+
 
 class View:
     """How much a session that is here has been shown, or an instance until its lease ends."""
@@ -57,7 +59,7 @@ class Draft:
         self.has_news.set()
 
     def tool(self, name: str) -> None:
-        self.tool_name = name
+        self.tool_name = name[:MAX_TOOL_CHARS]
         self.has_news.set()
 
     def mirror(self, attempt: int, offset: int, text: str, tool_name: str | None) -> None:

@@ -61,6 +61,7 @@ class Drafts:
         if session is not None and session.wants_drafts:
             if draft.here is None or draft.here.session is not session:
                 draft.here = View(session)
+                draft.there.clear()
             self._begin_to_show(draft)
 
     def _begin_to_show(self, draft: Draft) -> None:
@@ -86,24 +87,26 @@ class Drafts:
     async def _send(self, draft: Draft) -> bool:
         """Sends the session what it has not been shown, if it is reading; returns whether that was text."""
         view, session = draft.here, draft.here.session if draft.here else None
-        if view is None or session is None or not session.socket.is_open or session.answered == draft.message_id:
+        if view is None or session is None or not session.socket.is_open or draft.message_id in session.answered:
             draft.here = None
             return False
-        about: dict[str, Any] = {"message_id": str(draft.message_id), "attempt": draft.attempt}
-        if view.attempt != draft.attempt and session.socket.is_idle():
-            view.attempt, view.offset, view.tool_name = draft.attempt, 0, None
-            await session.socket.send(orjson.dumps({"type": "start"} | about))
-        if view.tool_name != draft.tool_name and session.socket.is_idle():
-            view.tool_name = draft.tool_name
-            if draft.tool_name:
-                await session.socket.send(orjson.dumps({"type": "tool"} | about | {"tool_name": draft.tool_name}))
-        if view.attempt != draft.attempt or view.offset >= draft.length or not session.socket.is_idle():
+        if not session.socket.is_idle():
             return False
-        piece = {"offset": view.offset, "text": draft.since(view.offset)}
-        view.offset = draft.length
-        metrics.deltas.inc()
-        await session.socket.send(orjson.dumps({"type": "delta"} | about | piece))
-        return True
+        about: dict[str, Any] = {"message_id": str(draft.message_id), "attempt": draft.attempt}
+        frames = []
+        if view.attempt != draft.attempt:
+            view.attempt, view.offset, view.tool_name = draft.attempt, 0, None
+            frames.append({"type": "start"} | about)
+        if draft.tool_name and view.tool_name != draft.tool_name:
+            view.tool_name = draft.tool_name
+            frames.append({"type": "tool"} | about | {"tool_name": draft.tool_name})
+        if has_text := view.offset < draft.length:
+            frames.append({"type": "delta"} | about | {"offset": view.offset, "text": draft.since(view.offset)})
+            view.offset = draft.length
+            metrics.deltas.inc()
+        for frame in frames:  # none but the last is long enough to wait
+            await session.socket.send(orjson.dumps(frame))
+        return has_text
 
     async def _notify(self, draft: Draft, instance_id: int) -> None:
         """Sends the instance that has the session what is new to it, a few times a second."""
@@ -138,6 +141,7 @@ class Drafts:
     async def follow(self, session_id: UUID, message_id: UUID, instance_id: int) -> None:
         """Mirrors a draft of another instance for a session that is here; to be called again every second."""
         draft = self._mirrors.setdefault(message_id, Draft(session_id, message_id, 0))
+        self._show_here(draft)
         word = {"type": "watch", "message_id": str(message_id), "session_id": str(session_id)}
         more = {"instance_id": self._instance_id, "attempt": draft.attempt, "offset": draft.length}
         await self._notifier.tell(instance_id, [word | more])

@@ -7,7 +7,7 @@ from uuid import UUID
 import asyncpg
 import orjson
 
-from upstream.replies import LISTS, Answer
+from upstream.replies import LISTS, Answer, read_json
 
 
 class StoredAnswer(NamedTuple):
@@ -58,7 +58,7 @@ def history_entry(row: asyncpg.Record) -> dict[str, Any]:
 
 
 def _read_answer(row: asyncpg.Record) -> Answer:
-    payload = orjson.loads(row["payload"]) if row["payload"] else None
+    payload = read_json(row["payload"].encode()) if row["payload"] else None
     values = payload if isinstance(payload, dict) else {}
     kept = {name: values[name] for name in LISTS if isinstance(values.get(name), list)}
     stopped = {"stopped": True} if values.get("stopped") is True else {}

@@ -1,7 +1,6 @@
 """Prompts taken from visitors: known, too many, stored, or claimed."""
 
 import asyncio
-import time
 from uuid import UUID
 
 import asyncpg
@@ -19,13 +18,9 @@ from common.tasks import TaskOwner
 from database.pool import Database
 from database.shared import BatchedStatement
 
-# How long a prompt whose storing failed is looked for: the statement may have succeeded after all, but late.
-IN_DOUBT_SECONDS = 60.0
-MAX_IN_DOUBT = 10_000
-
 
 class Prompts:
-    """Owns the prompts whose storing is in doubt.
+    """A prompt whose storing fails may be stored after all, but late: then its turn is found like any left behind.
 
     A session's prompts stand in line in the order in which they are stored, which is that in which they are taken.
     """
@@ -40,16 +35,15 @@ class Prompts:
         self._answers = answers
         self._turns = turns
         self._stored = BatchedStatement(chatdb, "store_prompts", apart="id")
-        self._in_doubt: dict[UUID, float] = {}
         self._held: dict[UUID, list[tuple[Turn, Session]]] = {}
         self.tasks = TaskOwner("prompts")
 
     def take(self, session: Session, message_id: UUID, text: str) -> None:
         """Takes a prompt from a visitor; what becomes of it is sent to them. Raises Refused if it is not taken."""
-        in_hand = self._turns.find(message_id)
-        if in_hand is not None:
-            if in_hand.session_id != session.id:
-                raise _already_used(message_id)
+        turn = self._turns.find(message_id)
+        if turn is not None and turn.session_id != session.id:
+            raise _already_used(message_id)
+        if turn is not None or self._turns.is_elsewhere(session.id, message_id):
             OUTCOMES["duplicate"].inc()
             return  # sent again while its answer is on its way: the one answer will do
         count = self._turns.count(session.id)
@@ -60,6 +54,7 @@ class Prompts:
         if session.id in self._held:
             self._held[session.id].append((turn, session))
         elif not count and (known := self._qna.find(text)):
+            self._held[session.id] = []
             self.tasks.start(self._store_with_answer(turn, session, known))
         else:
             self._store(turn, session)
@@ -72,31 +67,33 @@ class Prompts:
     def _on_stored(self, turn: Turn, session: Session, stored: asyncio.Future[list[asyncpg.Record]]) -> None:
         error = stored.exception()
         if error is None and stored.result():
-            self._line_up(turn)
+            self._line_up(turn, session)
         else:
             self.tasks.start(self._claim(turn, session, error))
 
-    def _line_up(self, turn: Turn) -> None:
+    def _line_up(self, turn: Turn, session: Session) -> None:
         turn.mark("store_prompt")
         self._turns.line_up(turn)
         if turn.is_stopped:  # before there was a row to mark
-            self.tasks.start(self._turns.stop(turn.session_id, turn.message_id))
+            self.stop(session, turn.message_id)
 
     async def _store_with_answer(self, turn: Turn, session: Session, known: Known) -> None:
         """Stores a prompt that is first in line in one statement with its answer; the next ones wait for that."""
-        held = self._held[session.id] = []
         rows: list[asyncpg.Record] = []
         try:
             rows = await self._answers.store_with_prompt(turn, known.answer)
         finally:
-            del self._held[session.id]
+            held = self._held.pop(session.id)
             for one in held if rows else [(turn, session), *held]:
                 self._store(*one)
-        if rows:
+        if not rows:
+            return
+        try:
             OUTCOMES[known.kind].inc()
             known.count_view()
             await self._answers.send(turn, known.answer, rows)
             turn.log(known.kind)
+        finally:
             self._turns.remove(turn)
 
     async def _claim(self, turn: Turn, session: Session, error: BaseException | None) -> None:
@@ -105,14 +102,12 @@ class Prompts:
             if error is not None:
                 raise error
             if await self._is_claimed(turn, session):
-                self._line_up(turn)
+                self._line_up(turn, session)
                 return
         except errors.Refused as refused:
             await session.socket.refuse(refused)
         except Exception as failure:
             self._delivery.look_at(session.id)  # it may even have been answered
-            if len(self._in_doubt) < MAX_IN_DOUBT:
-                self._in_doubt[turn.message_id] = time.monotonic() + IN_DOUBT_SECONDS
             is_database = isinstance(failure, errors.DatabaseError)
             text = errors.DB_FAILED if is_database else errors.UNKNOWN_ERROR
             await session.socket.refuse(errors.Refused(text, turn.message_id))
@@ -150,12 +145,6 @@ class Prompts:
             await self._turns.stop(session.id, message_id)
         except errors.DatabaseError:
             await session.socket.refuse(errors.Refused(errors.DB_FAILED, message_id))
-
-    def in_doubt(self) -> list[UUID]:
-        """Prompts that could not be stored a while ago, but may have been after all."""
-        now = time.monotonic()
-        self._in_doubt = {id: until for id, until in self._in_doubt.items() if until > now}
-        return [id for id in self._in_doubt if self._turns.find(id) is None]
 
 
 def _already_used(message_id: UUID) -> errors.Refused:

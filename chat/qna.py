@@ -1,11 +1,10 @@
 """The FAQ and the terms of card_qna_db: lists for REST, exact questions answered from memory, views counted."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+import asyncpg
 import orjson
 
 from common.errors import DatabaseError
@@ -21,30 +20,27 @@ MAX_COUNTED = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """An answer from memory."""
+    """An answer from memory; `kind` is `faq` or `term`."""
 
-    catalogue: Catalogue
-    key: object
+    kind: str
+    id: str
     answer: Answer
-
-    @property
-    def kind(self) -> str:
-        return self.catalogue.kind
+    views: Counter[str]
 
     def count_view(self) -> None:
-        self.catalogue.count_view(self.key)
+        if len(self.views) < MAX_COUNTED:
+            self.views[self.id] += 1
 
 
 class Catalogue:
-    """One of the two tables. `key` and `text` name its columns; `kind` is `faq` or `term`."""
+    """One of the two tables: of each row the id, a text, and what is answered to exactly this text."""
 
-    def __init__(self, database: Database, kind: str, key: str, text: str, answer: str, max_rows: int) -> None:
+    def __init__(self, database: Database, kind: str, max_rows: int) -> None:
         self._database = database
-        self.kind = kind
-        self._key, self._text, self._answer = key, text, answer
+        self._kind = kind
         self._max_rows = max_rows
-        self._exact: dict[str, Known] = {}
-        self._views: Counter[str] = Counter()
+        self.known: dict[str, Known] = {}
+        self._views = Counter[str]()
         self._lists: dict[int, bytes] = {}
         self._newest = SingleFlight(self._read_newest, LIST_MAX_AGE)
 
@@ -56,38 +52,30 @@ class Catalogue:
         return self._lists[top_k]
 
     async def _read_newest(self) -> list[dict[str, Any]]:
-        rows = [dict(row) for row in await self._database.fetch(f"list_{self.kind}s", MAX_TOP_K)]
+        rows = await self._database.fetch(f"list_{self._kind}s", MAX_TOP_K)
         self._lists = {}
-        self._exact |= self._by_text(rows)
-        return rows
+        self.known |= self._by_text(rows)
+        return [dict(row) for row in rows]
 
     async def refresh(self) -> None:
         """Reads the whole table: what any instance has returned is answered from memory. Raises DatabaseError."""
-        rows = await self._database.fetch(f"list_{self.kind}s", self._max_rows)
-        self._exact = self._by_text([dict(row) for row in rows])
+        self.known = self._by_text(await self._database.fetch(f"list_{self._kind}s", self._max_rows))
 
-    def _by_text(self, rows: list[dict[str, Any]]) -> dict[str, Known]:
-        # Backwards, so that of two rows with the same text the more viewed one wins.
+    def _by_text(self, rows: list[asyncpg.Record]) -> dict[str, Known]:
+        # Backwards, so that of two rows with the same text the more viewed one wins; a char(n) ends in blanks.
         return {
-            row[self._text]: Known(self, row[self._key], Answer(row[self._answer]))
-            for row in reversed(rows)
-            if row[self._text] and row[self._answer]
+            text: Known(self._kind, str(id).rstrip(), Answer(answer), self._views)
+            for id, text, answer, *_ in reversed(rows)
+            if text and answer
         }
-
-    def find(self, text: str) -> Known | None:
-        """The answer to exactly this text."""
-        return self._exact.get(text)
-
-    def count_view(self, key: object) -> None:
-        if len(self._views) < MAX_COUNTED:
-            self._views[str(key).rstrip()] += 1  # a char(n) is padded with blanks
 
     async def flush_views(self) -> None:
         """Adds the views counted since the last flush to the table, or keeps them. Raises DatabaseError."""
-        views, self._views = self._views, Counter()
+        views = dict(self._views)
+        self._views.clear()
         if views:
             try:
-                await self._database.fetch(f"add_{self.kind}_views", list(views), list(views.values()))
+                await self._database.fetch(f"add_{self._kind}_views", list(views), list(views.values()))
             except DatabaseError:
                 self._views.update(views)
                 raise
@@ -95,16 +83,16 @@ class Catalogue:
 
 class Qna:
     def __init__(self, database: Database, max_rows: int) -> None:
-        self.faqs = Catalogue(database, "faq", "faq_id", "question", "answer", max_rows)
-        self.terms = Catalogue(database, "term", "term_id", "term", "definition", max_rows)
+        self.faqs = Catalogue(database, "faq", max_rows)
+        self.terms = Catalogue(database, "term", max_rows)
 
     def find(self, text: str) -> Known | None:
-        return self.faqs.find(text) or self.terms.find(text)
+        return self.faqs.known.get(text) or self.terms.known.get(text)
 
     async def refresh(self) -> None:
-        for catalogue in (self.faqs, self.terms):
-            await catalogue.refresh()
+        await self.faqs.refresh()
+        await self.terms.refresh()
 
     async def flush_views(self) -> None:
-        for catalogue in (self.faqs, self.terms):
-            await catalogue.flush_views()
+        await self.faqs.flush_views()
+        await self.terms.flush_views()

@@ -1,6 +1,7 @@
 """A session whose socket is on this instance: each answer and push is sent once, in the order of their times."""
 
 import asyncio
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
@@ -8,10 +9,13 @@ from chat.frames import StoredAnswer
 from chat.socket import Socket
 from common import metrics
 from common.errors import OPENED_ELSEWHERE, SUPERSEDED
-from common.limits import Window
+from common.limits import MINUTE, Window
 from database.shared import BatchedStatement
 
+REMEMBERED = 8  # answers, of which no draft may be shown any more
 
+
+@dataclass(eq=False, slots=True)
 class Session:
     """Everything stored up to `sent_at` has been sent.
 
@@ -20,24 +24,18 @@ class Session:
     `connection_no` counts how often the session was resumed, `prompts` those of the last minute.
     """
 
-    __slots__ = ("_lock", "_shown", "_unsent", "_watchers", "answered", "connection_no", "has_news", "id", "prompts",
-                 "sent_at", "socket", "wants_drafts")  # fmt: skip
-
-    def __init__(
-        self, id: UUID, connection_no: int, socket: Socket, sent_at: datetime, prompts: Window, unsent: BatchedStatement
-    ) -> None:
-        self.id = id
-        self.connection_no = connection_no
-        self.socket = socket
-        self.sent_at = sent_at
-        self.prompts = prompts
-        self.answered: UUID | None = None  # the last prompt whose answer was sent
-        self.wants_drafts = False
-        self.has_news = False  # something unsent may have been stored since the last read began
-        self._unsent = unsent
-        self._lock = asyncio.Lock()
-        self._shown: set[UUID] | None = None
-        self._watchers: set[asyncio.Event] | None = None
+    id: UUID
+    connection_no: int
+    socket: Socket
+    sent_at: datetime
+    unsent: BatchedStatement
+    prompts: Window = field(default_factory=lambda: Window(MINUTE))
+    answered: tuple[UUID, ...] = ()  # the last prompts and pushes that were sent
+    wants_drafts: bool = False
+    has_news: bool = False  # something unsent may have been stored since the last read began
+    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _shown: frozenset[UUID] = frozenset()
+    _watchers: frozenset[asyncio.Event] = frozenset()
 
     async def begin(self, first_frame: bytes, *, has_news: bool = False) -> None:
         """Sends the first frame and, if there is news, what is unsent; deliveries wait. Raises DatabaseError."""
@@ -68,7 +66,7 @@ class Session:
     async def _send_unsent(self) -> None:
         while self.has_news and self.socket.is_open:
             self.has_news = False
-            rows = await self._unsent.put(session_id=self.id, sent_at=self.sent_at)
+            rows = await self.unsent.put(session_id=self.id, sent_at=self.sent_at)
             if not rows or rows[0]["connection_no"] > self.connection_no:
                 await self.socket.close(SUPERSEDED, OPENED_ELSEWHERE)
                 return
@@ -81,22 +79,22 @@ class Session:
     async def show(self, unstored: StoredAnswer) -> datetime:
         """Sends an answer that is not stored yet, and not again once it is; returns its time."""
         created_at = max(unstored.created_at, self.sent_at + timedelta(microseconds=1))
-        self._shown = (self._shown or set()) | {unstored.id}
-        self.answered = unstored.message_id
+        self._shown |= {unstored.id}
+        self.answered = (*self.answered[1 - REMEMBERED :], unstored.message_id)
         await self.socket.send(unstored._replace(created_at=created_at).to_frame())
         return created_at
 
     async def _send_once(self, stored: StoredAnswer) -> None:
-        self.answered = stored.message_id
-        if self._shown and stored.id in self._shown:
-            self._shown.discard(stored.id)
+        self.answered = (*self.answered[1 - REMEMBERED :], stored.message_id)
+        if stored.id in self._shown:
+            self._shown -= {stored.id}
         else:
             await self.socket.send(stored.to_frame())
         self.sent_at = stored.created_at
-        for watcher in self._watchers or ():
+        for watcher in self._watchers:
             watcher.set()
-        self._watchers = None
+        self._watchers = frozenset()
 
     def watch(self, watcher: asyncio.Event) -> None:
         """Sets the event when the next answer is sent."""
-        self._watchers = (self._watchers or set()) | {watcher}
+        self._watchers |= {watcher}

@@ -13,7 +13,6 @@ from chat.session import Session
 from chat.socket import CLOSE_SECONDS, Socket
 from common import errors, metrics
 from common.ids import new_uuid, read_uuid
-from common.limits import MINUTE, Window
 from common.tasks import TaskOwner
 from database.notices import Notifier
 from database.pool import Database
@@ -92,7 +91,7 @@ class Sessions:
 
     def _make(self, websocket: WebSocket, id: UUID, connection_no: int, sent_at: datetime) -> Session:
         socket = Socket(websocket, id, self._settings.send_timeout)
-        return Session(id, connection_no, socket, sent_at, Window(MINUTE), self._unsent)
+        return Session(id, connection_no, socket, sent_at, self._unsent)
 
     def _put_in_place(self, session: Session, instance_before: int | None) -> None:
         """Closes the older sockets of a resumed session, here and elsewhere; of two at once the newer stays."""
@@ -129,9 +128,13 @@ class Sessions:
 
         Raises DatabaseError.
         """
-        here = [(session.id, session.connection_no, session.sent_at) for session in self]
+        sessions = list(self)
+        here = [(session.id, session.connection_no, session.sent_at) for session in sessions]
         columns = [list(column) for column in zip(*here, strict=True)] or [[], [], []]
         rows = await self._chatdb.fetch("reclaim_sessions", self._instance_id, *columns)
+        for session in sessions:
+            if not session.socket.is_open:  # it may have been taken back after it had left
+                self._tasks.start(self._end(session))
         return [row["session_id"] for row in rows]
 
     async def close_all(self) -> None:

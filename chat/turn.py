@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import deque
 from uuid import UUID
 
 from common import metrics
@@ -69,3 +70,18 @@ class Elsewhere:
         self.is_over = False  # nobody waits for them any more
         self.has_news = asyncio.Event()
         self.taken: list[Turn] = []
+
+
+class Lane:
+    """A session's line. One task answers what stands in it, one turn at a time, in its order.
+
+    `in_hand` counts the session's turns: in line, being answered, or still being stored.
+    """
+
+    __slots__ = ("elsewhere", "in_hand", "is_worked_on", "line")
+
+    def __init__(self) -> None:
+        self.line: deque[Turn | Elsewhere] = deque()
+        self.in_hand = 0
+        self.elsewhere: list[Elsewhere] = []
+        self.is_worked_on = False

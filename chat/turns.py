@@ -2,39 +2,20 @@
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Sequence
 from contextlib import suppress
 from uuid import UUID
-
-import asyncpg
 
 from chat.answering import Answering
 from chat.delivery import Delivery
 from chat.drafts import Drafts
-from chat.turn import Elsewhere, Turn
+from chat.turn import Elsewhere, Lane, Turn
 from common import metrics
 from common.errors import DatabaseError
-from common.logs import log
+from common.logs import log, session_hash
 from common.tasks import TaskOwner
 from database.pool import Database
 
 ASK_SECONDS = 1.0
-
-
-class Lane:
-    """A session's line. One task answers what stands in it, one turn at a time, in its order.
-
-    `in_hand` counts the session's turns: in line, being answered, or still being stored.
-    """
-
-    __slots__ = ("elsewhere", "in_hand", "is_worked_on", "line")
-
-    def __init__(self) -> None:
-        self.line: deque[Turn | Elsewhere] = deque()
-        self.in_hand = 0
-        self.elsewhere: list[Elsewhere] = []
-        self.is_worked_on = False
 
 
 class Turns:
@@ -66,6 +47,11 @@ class Turns:
 
     def find(self, message_id: UUID) -> Turn | None:
         return self._turns.get(message_id)
+
+    def is_elsewhere(self, session_id: UUID, message_id: UUID) -> bool:
+        """Whether the session waits for another instance to answer this prompt."""
+        lane = self._lanes.get(session_id)
+        return lane is not None and any(message_id in elsewhere.message_ids for elsewhere in lane.elsewhere)
 
     def count(self, session_id: UUID) -> int:
         """How much of a session is in hand; turns elsewhere count as one."""
@@ -100,24 +86,32 @@ class Turns:
     async def _work(self, session_id: UUID, lane: Lane) -> None:
         while lane.line:
             turn = lane.line.popleft()
-            if isinstance(turn, Elsewhere):
-                await self._wait_for(turn)
-                lane.line.extendleft(reversed(turn.taken))
-                lane.elsewhere.remove(turn)
-                self._forget(session_id, lane)
-                continue
             try:
-                await self._answering.answer(turn)
+                if isinstance(turn, Turn):
+                    await self._answering.answer(turn)
+                else:
+                    await self._wait_for(turn)
             except Exception:
-                log.exception("turn failed", message_id=turn.message_id)
+                log.exception("turn failed", session=session_hash(session_id))
             finally:
-                self.remove(turn)
+                if isinstance(turn, Turn):
+                    self.remove(turn)
+                else:
+                    lane.line.extendleft(reversed(turn.taken))
+                    lane.elsewhere.remove(turn)
+                    self._forget(session_id, lane)
         lane.is_worked_on = False
 
     async def follow(self, session_id: UUID) -> None:
         """A session was resumed here: its next prompts wait for answers of other instances. Raises DatabaseError."""
-        if makers := await self._list_elsewhere(session_id):
-            elsewhere = Elsewhere(session_id, set(makers))
+        message_ids = set(await self._list_elsewhere(session_id))
+        lane = self._lanes.get(session_id)
+        for earlier in lane.elsewhere if lane else ():
+            if not earlier.is_over:
+                message_ids -= earlier.message_ids
+                earlier.has_news.set()  # the new socket is to be shown what the old one was
+        if message_ids:
+            elsewhere = Elsewhere(session_id, message_ids)
             self._lanes.setdefault(session_id, Lane()).elsewhere.append(elsewhere)
             self.line_up(elsewhere)
 
@@ -153,11 +147,11 @@ class Turns:
         for message_id in elsewhere.message_ids:
             self._drafts.unfollow(message_id)
 
-    def take_over(self, prompts: Sequence[asyncpg.Record]) -> None:
-        """Answers prompts that another instance left; they are rows of take_turns."""
-        for row in prompts:
-            if row["id"] in self._turns:
-                continue
+    async def take_over(self) -> None:
+        """Answers prompts that nobody has in hand. Raises DatabaseError."""
+        rows = await self._chatdb.fetch("take_turns", self._instance_id, list(self._turns))
+        rows = [row for row in rows if row["id"] not in self._turns]  # taken in hand meanwhile
+        for row in rows:
             turn = Turn(row["session_id"], row["id"], row["content"], row["attempt"])
             turn.is_stopped, turn.is_too_old = row["is_stopped"], row["is_too_old"]
             self.add(turn)
@@ -168,9 +162,9 @@ class Turns:
                     break
             else:
                 self.line_up(turn)
-        metrics.turns_taken_over.inc(len(prompts))
-        if prompts:
-            log.warning("turns taken over", turns=len(prompts))
+        metrics.turns_taken_over.inc(len(rows))
+        if rows:
+            log.warning("turns taken over", turns=len(rows))
 
     async def stop(self, session_id: UUID, message_id: UUID) -> None:
         """Ends the turn of a prompt, wherever it is being answered, and for good. Raises DatabaseError."""
@@ -185,6 +179,11 @@ class Turns:
         """Another instance has marked a turn as stopped, which may be in hand here."""
         if turn := self._turns.get(message_id):
             turn.stop()
+
+    async def look_for_stops(self) -> None:
+        """The word that another instance has marked a turn as stopped may have been missed. Raises DatabaseError."""
+        for row in await self._chatdb.fetch("list_stopped_turns", self._instance_id) if self._turns else ():
+            self.stop_here(row["prompt_id"])
 
     async def drain(self) -> None:
         """Waits until every turn in hand is answered."""

@@ -1,5 +1,6 @@
 """The kinds of error, and every error text that a visitor or a front-end developer can see."""
 
+from collections.abc import Mapping
 from uuid import UUID
 
 # Why the gateway closes a WebSocket
@@ -49,11 +50,13 @@ TOO_MANY_SESSIONS = "The server has all the sessions it can hold. Try again."
 class GatewayError(Exception):
     """Base of the errors whose detail the caller may read; the cause is logged, not shown."""
 
-    status, detail = 500, DB_FAILED
+    status_code = 500
+    detail: object = DB_FAILED
+    headers: Mapping[str, str] | None = None
 
-    def __init__(self, detail: str | None = None) -> None:
-        super().__init__(detail or self.detail)
+    def __init__(self, detail: object = None) -> None:
         self.detail = detail or self.detail
+        super().__init__(self.detail)
 
 
 class DatabaseError(GatewayError):
@@ -65,29 +68,13 @@ class RowRefused(DatabaseError):
 
 
 class NotFound(GatewayError):
-    status = 404
-
-
-class PayloadTooLarge(GatewayError):
-    status, detail = 413, BODY_TOO_LARGE
-
-
-class PayloadTooSlow(GatewayError):
-    status, detail = 408, BODY_TOO_SLOW
+    status_code = 404
 
 
 class RecommendationFailed(GatewayError):
     """The MCP server failed in any way."""
 
-    status, detail = 502, MCP_FAILED
-
-
-class InvalidPayload(Exception):
-    """A body, path or query that is invalid; `problems` is the list that a 422 carries."""
-
-    def __init__(self, *problems: dict[str, object]) -> None:
-        super().__init__(f"{len(problems)} problems")
-        self.problems = problems
+    status_code, detail = 502, MCP_FAILED
 
 
 class Refused(Exception):

@@ -22,7 +22,7 @@ def session_hash(session_id: UUID) -> str:
     return hashlib.blake2s(session_id.bytes, digest_size=5).hexdigest()
 
 
-class EventLog(logging.LoggerAdapter):  # type: ignore[type-arg]  # not subscriptable when run
+class EventLog(logging.LoggerAdapter[logging.Logger]):
     """`log.info("an event", name=value)`."""
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
@@ -35,18 +35,10 @@ log = EventLog(logging.getLogger("gateway"))
 
 class JsonFormatter(logging.Formatter):
     instance_id: int | None = None
-    second, second_text = 0, ""
-
-    def time(self, created: float) -> str:
-        """In milliseconds and UTC; most lines share their second with the line before."""
-        second = int(created)
-        if second != self.second:
-            self.second, self.second_text = second, datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-        return f"{self.second_text}.{int((created - second) * 1000):03}+00:00"
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
-            "time": self.time(record.created),
+            "time": datetime.fromtimestamp(record.created, UTC),
             "level": record.levelname.lower(),
             "event": record.getMessage(),
             "logger": record.name,
@@ -68,11 +60,11 @@ class ReadableFormatter(JsonFormatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
-class JoinedHandler(logging.StreamHandler):  # type: ignore[type-arg]  # not subscriptable when run
+class JoinedHandler(logging.StreamHandler[TextIO]):
     """Writes the lines of one pass of the event loop together; warnings, and lines from outside a loop, at once."""
 
-    def __init__(self, stream: TextIO) -> None:
-        super().__init__(stream)
+    def __init__(self) -> None:
+        super().__init__()
         self._lines: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -94,16 +86,13 @@ class JoinedHandler(logging.StreamHandler):  # type: ignore[type-arg]  # not sub
         super().flush()
 
 
-def set_up(level: str, environment: str) -> JsonFormatter:
-    """Sends every log of the process, uvicorn's too, to standard error in one format; returns the formatter."""
-    # What no line shows need not be looked up for every one: the caller, the thread, the process, the task.
+def set_up(level: str, environment: str) -> None:
+    """Sends every log of the process, uvicorn's too, to standard error in one format."""
+    # What no line shows need not be looked up for every one: the caller, the thread, the process.
     logging._srcfile = None  # as logging's own documentation recommends
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    if sys.version_info >= (3, 12):
-        logging.logAsyncioTasks = False
-    formatter = JsonFormatter() if environment == "production" else ReadableFormatter()
-    handler = JoinedHandler(sys.stderr)
-    handler.setFormatter(formatter)
+    handler = JoinedHandler()
+    handler.setFormatter(JsonFormatter() if environment == "production" else ReadableFormatter())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
@@ -113,4 +102,3 @@ def set_up(level: str, environment: str) -> JsonFormatter:
     # Its lines about single requests and sockets would show paths with session ids.
     uvicorn_errors.setLevel(logging.WARNING)
     uvicorn_errors.addFilter(lambda record: not str(record.msg).startswith(NOT_AN_ERROR))
-    return formatter

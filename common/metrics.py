@@ -1,16 +1,16 @@
 """What `/metrics` shows. With several workers in one container any of them shows the sum over all."""
 
-import contextlib
 import multiprocessing
 import os
 import platform
 import struct
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 if multiprocessing.parent_process() is not None:
-    # Workers add up through files in a folder they share; the library reads its name when it is imported. The time at
-    # which the supervisor started tells it from an earlier one with the same process id.
+    # Workers add up through files in a folder they share. The library reads its name when it is imported, so only this
+    # module imports it. The supervisor's start time tells it from an earlier one with the same process id.
     started = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[19]
     folder = Path(tempfile.gettempdir()) / f"gateway-metrics-{os.getppid()}-{started}"
     folder.mkdir(mode=0o700, exist_ok=True)
@@ -19,24 +19,14 @@ if multiprocessing.parent_process() is not None:
             file.unlink(missing_ok=True)  # of a worker that was killed
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
 
-from prometheus_client import (
-    CONTENT_TYPE_LATEST,
-    PLATFORM_COLLECTOR,
-    REGISTRY,
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    disable_created_metrics,
-)
-from prometheus_client import generate_latest as generate
+import prometheus_client
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from common import VERSION
 
-CONTENT_TYPE = CONTENT_TYPE_LATEST
-IS_SHARED = "PROMETHEUS_MULTIPROC_DIR" in os.environ
-
+CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
+SHARED_FOLDER = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
 FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 ROWS = (1, 2, 5, 10, 50, 200, 500)
 SLOW = (*FAST, 10, 30, 60, 120, 300)
@@ -67,27 +57,27 @@ batch_rows = Histogram("gateway_batch_rows", "Rows in a shared statement", ["sta
 loop_lag = _gauge("gateway_event_loop_lag_seconds", "How late the event loop wakes what has slept", largest=True)
 listen_age = _gauge("gateway_listen_age_seconds", "Age of the last sign from the LISTEN connection", largest=True)
 build_info = _gauge("gateway_build_info", "Version of the gateway and of Python", "version", "python", largest=True)
-disable_created_metrics()  # type: ignore[no-untyped-call]  # a second line for each counter, of no use here
-REGISTRY.unregister(PLATFORM_COLLECTOR)  # build_info has it
+prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # a second line for each counter, of no use here
+REGISTRY.unregister(prometheus_client.PLATFORM_COLLECTOR)  # build_info has it
 build_info.labels(VERSION, platform.python_version()).set(1)
 
 
 def render() -> bytes:
     """The metrics in Prometheus' text format."""
-    if not IS_SHARED:
-        return generate(REGISTRY)
+    if SHARED_FOLDER is None:
+        return generate_latest(REGISTRY)
     registry = CollectorRegistry()
     MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     for _ in range(2):
-        with contextlib.suppress(FileNotFoundError, struct.error):  # a worker has just removed its files, or made one
-            return generate(registry)
-    return generate(registry)
+        with suppress(FileNotFoundError, struct.error):  # a worker has just removed its files, or made one
+            return generate_latest(registry)
+    return generate_latest(registry)
 
 
 def forget_process() -> None:
     """A worker that ends takes its files with it; the last one the folder as well."""
-    if IS_SHARED:
-        for file in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob(f"*_{os.getpid()}.db"):
+    if SHARED_FOLDER is not None:
+        for file in Path(SHARED_FOLDER).glob(f"*_{os.getpid()}.db"):
             file.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
-            Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).rmdir()
+        with suppress(OSError):
+            Path(SHARED_FOLDER).rmdir()

@@ -1,10 +1,11 @@
 """Background work with an owner: its exceptions are logged, and it can be waited for and cancelled."""
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from common.errors import DatabaseError
 from common.logs import log
 
 
@@ -13,44 +14,58 @@ class TaskOwner:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._busy = 0
-        self._done = asyncio.Event()
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     def __len__(self) -> int:
-        return len(self._tasks) + self._busy
+        return len(self._tasks)
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._on_done)
 
+    def repeat(self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Does it again and again. What has begun when it is cancelled is finished, so that nothing of it is lost."""
+        self.start(self._repeat(seconds, work))
+
+    async def _repeat(self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        while True:
+            await asyncio.sleep(seconds)
+            working = asyncio.create_task(work())
+            try:
+                await asyncio.shield(working)
+            except DatabaseError:
+                pass  # has been logged; the next time may do better
+            except asyncio.CancelledError:
+                await asyncio.wait([working])
+                raise
+            except Exception:
+                log.exception("background work failed", work=work.__name__)
+
     def _on_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._done.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("task failed", exc_info=error, owner=self._name)
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """Counts work that is done in a task of the caller's own."""
-        self._busy += 1
+        """Counts the caller's own task for as long as it is busy with this."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
         try:
             yield
         finally:
-            self._busy -= 1
-            self._done.set()
+            self._tasks.discard(task)
 
     async def wait(self) -> None:
         """Waits until nothing is left to do; new work may be started meanwhile."""
-        while len(self):
-            self._done.clear()
-            await self._done.wait()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
 
     async def cancel(self, within: float) -> None:
         """Cancels what is left and gives it `within` seconds to end."""
-        tasks = list(self._tasks)
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
-        if tasks:
-            await asyncio.wait(tasks, timeout=within)
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=within)

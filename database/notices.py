@@ -12,7 +12,7 @@ import orjson
 
 from common.errors import DatabaseError
 from common.logs import log, session_hash
-from database.pool import Database, describe
+from database.pool import FAILED, Database, describe
 from database.shared import BatchedStatement
 
 WATCH_SECONDS = 2.0
@@ -82,7 +82,7 @@ class Listener:
                     await connection.add_listener(channel.format(self._instance_id), partial(_hear, hear))
                 await on_connected()
                 await self._watch(connection)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, DatabaseError) as error:
+            except (*FAILED, DatabaseError) as error:
                 log.warning("LISTEN connection lost", error=describe(error))
             finally:
                 pause = RECONNECT_SECONDS[0] if self.is_listening else min(pause * 2, longest)
@@ -113,4 +113,7 @@ class Listener:
 
 
 def _hear(hear: Callable[[str], None], connection: Any, pid: int, channel: str, payload: object) -> None:
-    hear(str(payload))
+    try:
+        hear(str(payload))
+    except Exception as error:  # it is another version's, or anybody's who can write to the database
+        log.warning("notice not understood", channel=channel, error=type(error).__name__)

@@ -29,7 +29,7 @@ _TRY_AGAIN = (
     OSError,
 )
 _ROW_REFUSED = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError, ValueError)
-_FAILED = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
+FAILED = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
 
 def load_statements(folder: str) -> dict[str, str]:
@@ -65,7 +65,7 @@ class Database:
         """Waits at most `timeout` seconds for connections in use, then cuts them."""
         try:
             await asyncio.wait_for(self._pool.close(), self._timeout)
-        except (TimeoutError, *_FAILED):
+        except (TimeoutError, *FAILED):
             self._pool.terminate()
 
     @property
@@ -88,7 +88,7 @@ class Database:
         except _ROW_REFUSED as error:
             log.error("statement refused", statement=name, error=describe(error))
             raise RowRefused from error
-        except _FAILED as error:
+        except FAILED as error:
             log.error("statement failed", statement=name, error=describe(error))
             raise DatabaseError from error
 

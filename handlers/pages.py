@@ -1,6 +1,5 @@
 """What is not the API: health, metrics, the chat page and the documentation, which load nothing from elsewhere."""
 
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from starlette.exceptions import HTTPException
@@ -47,17 +46,12 @@ async def get_metrics(request: Request) -> Response:
 
 async def get_root(request: Request) -> Response:
     if request.state.instance.settings.shows_chat_page:
-        return FileResponse(WEB / "index.html", headers=HEADERS)
+        return await get_file("index.html", request)
     return json_response({"name": NAME, "version": VERSION})
 
 
-def show(file: str) -> Callable[[Request], Awaitable[Response]]:
-    """A handler that answers with a file of the web folder."""
-
-    async def get_file(request: Request) -> Response:
-        return FileResponse(WEB / file, headers=HEADERS)
-
-    return get_file
+async def get_file(name: str, request: Request) -> Response:
+    return FileResponse(WEB / name, headers=HEADERS)
 
 
 class WebFiles(StaticFiles):

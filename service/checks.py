@@ -1,14 +1,13 @@
-"""What is wrong: settings that will hurt, named at start and by `python gateway.py --check`; parts that are missing."""
+"""Settings that will hurt, named at start and by `python gateway.py --check`; what readiness asks and shows."""
 
 import asyncio
 from collections import Counter
+from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 import asyncpg
 
 from common.errors import DatabaseError
-from database.migrations import MIGRATIONS
-from database.notices import Listener
 from database.pool import Database, describe
 from settings import Settings
 
@@ -19,45 +18,38 @@ READINESS_SECONDS = 2.0
 SHOWN_ONLY = frozenset({"llm_server"})
 
 
-def check_settings(settings: Settings) -> list[str]:
-    """A sentence for each combination, with the variables to change."""
-    warnings = []
+def _check_settings(settings: Settings) -> Iterator[str]:
     if settings.ping_seconds >= BALANCER_IDLE_SECONDS:
-        warnings.append(
+        yield (
             f"PING_SECONDS is {settings.ping_seconds:g}: a load balancer drops connections that are idle for "
             f"{BALANCER_IDLE_SECONDS} s, so set it lower"
         )
     if settings.max_upstream_connections < settings.max_sessions:
-        warnings.append(
+        yield (
             f"MAX_UPSTREAM_CONNECTIONS ({settings.max_upstream_connections}) is below MAX_SESSIONS "
             f"({settings.max_sessions}): visitors will wait for each other's answers"
         )
     if settings.drain_seconds >= settings.stop_grace_seconds:
-        warnings.append(
+        yield (
             f"DRAIN_SECONDS ({settings.drain_seconds:g}) is not below STOP_GRACE_SECONDS "
             f"({settings.stop_grace_seconds:g}): the container will be killed before its turns are finished"
         )
-    if settings.environment == "production":
-        warnings += [
-            f"FRONTEND_HOST has {origin}: in production it should be https"
-            for origin in sorted(settings.frontend_host)
-            if origin.startswith("http://")
-        ]
-    return warnings
+    for origin in sorted(settings.frontend_host):
+        if settings.environment == "production" and origin.startswith("http://"):
+            yield f"FRONTEND_HOST has {origin}: in production it should be https"
 
 
 async def check_all(settings: Settings) -> list[str]:
-    return check_settings(settings) + await check_databases(settings)
+    """A sentence for each combination of settings that will hurt, with the variables to change.
 
-
-async def check_databases(settings: Settings) -> list[str]:
-    """The same for what only the databases can tell: whether they answer, and have enough connections."""
+    Asks the databases as well, whether they answer and have enough connections.
+    """
     wanted = [
         ("DATABASE_URL", settings.database_url, settings.db_pool_size),
         ("FAQ_DATABASE_URL", settings.faq_database_url, settings.faq_db_pool_size),
         ("LISTEN_DATABASE_URL", settings.listen_database_url or settings.database_url, 1),
     ]
-    warnings, limits, sums = [], dict[str, int](), Counter[str]()
+    warnings, limits, sums = list(_check_settings(settings)), dict[str, int](), Counter[str]()
     for name, dsn, connections in wanted:
         server = urlsplit(dsn).netloc.rpartition("@")[2] or urlsplit(dsn).query
         sums[server] += connections * settings.web_concurrency
@@ -82,19 +74,7 @@ async def _max_connections(dsn: str, timeout: float) -> int:
             connection.terminate()
 
 
-async def check_readiness(chatdb: Database, card_qna_db: Database, listener: Listener) -> dict[str, str | None]:
-    """What an instance needs to serve: for each part why it is missing, or None."""
-    version, is_there = await asyncio.gather(_ask(chatdb, "get_schema_version"), _ask(card_qna_db, "ping"))
-    is_older = version is not None and version["version"] < MIGRATIONS[-1].stem
-    return {
-        "chatdb": None if version else "does not answer",
-        "schema": "is older than this program" if is_older else None,
-        "card_qna_db": None if is_there else "does not answer",
-        "listen": None if listener.is_listening else "the LISTEN connection is lost",
-    }
-
-
-async def _ask(database: Database, statement: str) -> asyncpg.Record | None:
+async def ask(database: Database, statement: str) -> asyncpg.Record | None:
     """What the database says within READINESS_SECONDS, None if nothing."""
     try:
         async with asyncio.timeout(READINESS_SECONDS):

@@ -1,24 +1,22 @@
-"""What the gateway changes about uvicorn, however it was started: its limits, how it stops, its `server` header."""
-
-from __future__ import annotations
+"""Between uvicorn and the routes: what is changed about uvicorn, however it was started; what each request passes."""
 
 import asyncio
 import multiprocessing
-import os
+import re
 import signal
-import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from types import FrameType
-from typing import Self
+from uuid import uuid4
 
 import uvicorn
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.supervisors import Multiprocess
 
 from common.logs import log
-from service.http_guard import GuardedHttp
-from service.websocket_guard import GuardedWebSocket
+from service.guards import GuardedHttp, GuardedWebSocket
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # How long uvicorn may wait for requests and sockets that are left when the gateway has drained.
@@ -26,6 +24,8 @@ GRACE_SECONDS = 5
 STALL_SECONDS = 20.0
 LOOK_SECONDS = 5.0
 JOIN_SECONDS = 0.1
+_FIRST = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 
 class Supervisor(Multiprocess):
@@ -45,67 +45,58 @@ class Supervisor(Multiprocess):
                 self.terminate_all()
 
 
-def running_server() -> uvicorn.Server | None:
-    """The server that runs this application. Only its signal handler leads to it."""
-    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)
-    return server if isinstance(server, uvicorn.Server) else None
+def configured_server(prompts_per_minute: int) -> uvicorn.Server | None:
+    """The server that runs this application, if it is uvicorn, with all that `uvicorn gateway:app` leaves open.
 
-
-def configure(server: uvicorn.Server | None, prompts_per_minute: int) -> None:
-    """Sets what `uvicorn gateway:app` leaves open. To be called before the first connection.
-
-    The guarded protocols take the place of whatever --http and --ws have asked for.
+    To be called before the first connection. The guarded protocols take the place of what --http and --ws ask for.
     """
-    if server is not None:
-        config = server.config
-        config.timeout_graceful_shutdown = config.timeout_graceful_shutdown or GRACE_SECONDS
-        config.encoded_headers = [header for header in config.encoded_headers if header[0] != b"server"]
-        config.http_protocol_class = GuardedHttp
-        config.ws_protocol_class = partial(GuardedWebSocket, prompts_per_minute)  # type: ignore[assignment]
-        config.ws_per_message_deflate = False  # it takes 40 KB a session
+    server = getattr(signal.getsignal(signal.SIGTERM), "__self__", None)  # nothing else leads to it
+    if not isinstance(server, uvicorn.Server):
+        return None
+    config = server.config
+    config.timeout_graceful_shutdown = config.timeout_graceful_shutdown or GRACE_SECONDS
+    config.encoded_headers = [header for header in config.encoded_headers if header[0] != b"server"]
+    config.http_protocol_class = GuardedHttp
+    config.ws_protocol_class = partial(GuardedWebSocket, prompts_per_minute)  # type: ignore[assignment]
+    config.ws_per_message_deflate = False  # it takes 40 KB a session
+    return server
 
 
-class DrainOnSignal:
+@contextmanager
+def drain_on_signal(server: uvicorn.Server | None, drain: Callable[[], Awaitable[None]]) -> Iterator[None]:
     """While it is entered, SIGTERM and SIGINT drain before uvicorn closes every socket; a second one kills."""
+    if server is None:
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    seen: list[int] = []
+    draining: list[asyncio.Task[None]] = []
 
-    def __init__(self, server: uvicorn.Server | None, drain: Callable[[], Awaitable[None]]) -> None:
-        self._server = server
-        self._drain = drain
-        self._loop = asyncio.get_running_loop()
-        self._seen: list[int] = []
-        self._handlers_before: dict[signal.Signals, signal._HANDLER] = {}
-        self._draining: asyncio.Task[None] | None = None
-
-    def __enter__(self) -> Self:
-        if self._server is not None and threading.current_thread() is threading.main_thread():
-            self._handlers_before = {number: signal.signal(number, self._on_signal) for number in SIGNALS}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._handlers_before.items():
-            signal.signal(number, handler)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self._seen.append(number)
-        if len(self._seen) == 2 and self._seen[0] != number and multiprocessing.parent_process() is not None:
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        seen.append(number)
+        if len(seen) == 2 and seen[0] != number and multiprocessing.parent_process() is not None:
             return  # Ctrl-C reaches a worker twice: from the terminal, and as the supervisor's SIGTERM
-        if len(self._seen) > 1 or self._server is None or not self._server.started:
+        if len(seen) > 1 or not server.started:
             signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
         else:
-            self._loop.call_soon_threadsafe(self._start_draining, self._server)
+            loop.call_soon_threadsafe(lambda: draining.append(loop.create_task(drain_and_exit())))
 
-    def _start_draining(self, server: uvicorn.Server) -> None:
-        self._draining = self._loop.create_task(self._drain_and_exit(server))
-
-    async def _drain_and_exit(self, server: uvicorn.Server) -> None:
+    async def drain_and_exit() -> None:
         try:
-            await self._drain()
+            await drain()
         except Exception:
             log.exception("draining failed")
         finally:
             # uvicorn's signal handler would do more: end the process by the signal, as if it had failed.
             server.should_exit = True
+
+    handlers_before = {number: signal.signal(number, on_signal) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in handlers_before.items():
+            signal.signal(number, handler)
 
 
 async def cut_stalled_connections(server: uvicorn.Server | None) -> None:
@@ -122,3 +113,36 @@ async def cut_stalled_connections(server: uvicorn.Server | None) -> None:
         for protocol, (_, since) in stalled.items():
             if now - since > STALL_SECONDS:
                 protocol.transport.abort()
+
+
+class Edge:
+    """Takes trailing slashes off, so that both forms of a path are answered directly and never by a redirect.
+
+    `X-Request-ID` is taken over or made, stands in the request's state as `request_id`, and is returned.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        scope["path"] = scope["path"].rstrip("/") or "/"
+        if scope["type"] == "websocket":
+            # ASGI has no way to cut a connection whose client does not read; the server's protocol does.
+            transport = getattr(getattr(send, "__self__", None), "transport", None)
+            scope["gateway.transport"] = transport
+            peername = transport.get_extra_info("peername") if transport else None
+            scope["gateway.peer"] = peername[0] if isinstance(peername, tuple) else None
+            scope["gateway.is_tls"] = transport is not None and transport.get_extra_info("sslcontext") is not None
+        given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
+        request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex.encode()
+        scope["state"]["request_id"] = request_id.decode()
+
+        async def send_with_id(message: Message) -> None:
+            if message["type"] in _FIRST:
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
+            await send(message)
+
+        await self._app(scope, receive, send_with_id)

@@ -1,23 +1,57 @@
-"""Server-sent events by WHATWG's rules, from bytes in pieces of any size."""
+"""A reply in server-sent events: text as it is made, the tools that are used, and last the object of a plain reply."""
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterable, Iterator
+from typing import Any
 
-from upstream.replies import ReplyUnusable
+import httpx
 
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+from upstream.call import Sink
+from upstream.replies import BYTE_ORDER_MARK, ReplyUnusable, read_object
+
 # What is sent beside the text and the last object may be so many times as large as they.
 OTHER_TIMES = 8
 
 
+async def read_stream(pieces: AsyncIterable[bytes], sink: Sink, max_bytes: int) -> dict[str, Any]:
+    """The last object; what follows it is not read. Raises ReplyUnusable, also if the stream breaks off."""
+    events, text_left = Events(max_bytes), max_bytes
+    try:
+        async for piece in pieces:
+            for data in events.feed(piece):
+                try:
+                    event = read_object(data)
+                except ReplyUnusable:
+                    events.count(len(data))
+                    continue
+                if "answer" in event or "tool_response" in event:
+                    return event
+                if event.get("error") is not None:
+                    raise ReplyUnusable("the server says that it failed")
+                name, text = event.get("tool_name"), event.get("delta")
+                if isinstance(name, str) and (name := name.replace("\0", "")):
+                    sink.tool(name)
+                text = text if isinstance(text, str) else ""
+                text_bytes = len(text.encode())
+                events.count(len(data) - text_bytes)
+                text_left -= text_bytes
+                if text_left < 0:
+                    raise ReplyUnusable("the text is too large")
+                if text := text.replace("\0", ""):
+                    sink.delta(text)
+    except httpx.TransportError as error:
+        raise ReplyUnusable("the stream broke off") from error
+    raise ReplyUnusable("the stream ended without its last object")
+
+
 class Events:
-    """The data of one stream's events. An event that the end of the stream cuts off does not count."""
+    """The data of one stream's events, by WHATWG's rules. An event that the end of the stream cuts off is none."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_data = max_bytes
         self._max_line = len(b"data: ") + max_bytes
         self._other_left = OTHER_TIMES * max_bytes
-        self._unfinished: list[bytes] = []  # what has come of a line; joined once, when its end has come
-        self._unfinished_bytes = 0
+        self._line: list[bytes] = []  # what has come of a line; joined once, when its end has come
+        self._line_bytes = 0
         self._data: list[bytes] = []
         self._data_bytes = 0
         self._is_start = True
@@ -25,30 +59,33 @@ class Events:
 
     def feed(self, piece: bytes) -> Iterator[bytes]:
         """The data of each event that ends in this piece. Raises ReplyUnusable beyond a limit."""
-        if self._is_after_return and piece:
+        if not piece:
+            return
+        if self._is_after_return:
             piece = piece.removeprefix(b"\n")  # the second half of a CRLF
-            self._is_after_return = False
-        for line in piece.splitlines(keepends=True):  # bytes are split at LF, CR and CRLF, and nowhere else
-            if line.endswith((b"\n", b"\r")):
-                data = self._read_line(b"".join((*self._unfinished, line)).rstrip(b"\r\n"))
-                if data is not None:
-                    yield data
-            else:
-                self._unfinished.append(line)
-                self._unfinished_bytes += len(line)
-                self._check_line(self._unfinished_bytes)
-        if piece:
-            self._is_after_return = piece.endswith(b"\r")
+        self._is_after_return = piece.endswith(b"\r")
+        for part in piece.splitlines(keepends=True):  # bytes are split at LF, CR and CRLF, and nowhere else
+            line = part.rstrip(b"\r\n")
+            self._line.append(line)
+            self._line_bytes += len(line)
+            if self._line_bytes > self._max_line:
+                raise ReplyUnusable("a line is too long")
+            if len(line) < len(part) and (data := self._end_line()) is not None:
+                yield data
 
-    def _read_line(self, line: bytes) -> bytes | None:
+    def _end_line(self) -> bytes | None:
         """The data of the event that ends with this line, if one does."""
-        self._unfinished, self._unfinished_bytes = [], 0
-        self._check_line(len(line))
+        line = b"".join(self._line)
+        self._line, self._line_bytes = [], 0
         if self._is_start:
             self._is_start, line = False, line.removeprefix(BYTE_ORDER_MARK)
         name, _, value = line.partition(b":")
         if name == b"data":
-            self._add_data(value.removeprefix(b" "))
+            value = value.removeprefix(b" ")
+            self._data_bytes += len(value) + bool(self._data)
+            if self._data_bytes > self._max_data:
+                raise ReplyUnusable("the data of an event is too large")
+            self._data.append(value)
             return None
         self.count(len(line) + 1)
         if line or not self._data:
@@ -56,16 +93,6 @@ class Events:
         data = b"\n".join(self._data)
         self._data, self._data_bytes = [], 0
         return data
-
-    def _add_data(self, value: bytes) -> None:
-        self._data_bytes += len(value) + bool(self._data)
-        if self._data_bytes > self._max_data:
-            raise ReplyUnusable("the data of an event is too large")
-        self._data.append(value)
-
-    def _check_line(self, line_bytes: int) -> None:
-        if line_bytes > self._max_line:
-            raise ReplyUnusable("a line is too long")
 
     def count(self, other_bytes: int) -> None:
         """Counts what is sent beside the text and the last object. Raises ReplyUnusable if it is too much."""

@@ -1,11 +1,14 @@
 """What both servers reply, translated into answers."""
 
+import json
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
 LISTS = ("card_list", "related_questions")
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,24 +27,17 @@ class ReplyUnusable(Exception):
 def read_reply(reply: dict[str, Any]) -> Answer:
     """Translates a reply of the LLM server. Raises ReplyUnusable."""
     tool = reply.get("tool_response")
-    if not tool:
-        return Answer(_message(reply))
-    tool_name, content = (
-        (tool.get("tool_name"), tool.get("tool_response_content")) if isinstance(tool, dict) else (None, None)
-    )
-    payload: dict[str, Any] = {"login_required": False}
-    message = reply
-    if isinstance(content, dict):
+    tool = tool if isinstance(tool, dict) else {}
+    name, content = tool.get("tool_name"), tool.get("tool_response_content")
+    content = content if isinstance(content, dict) else {}
+    if isinstance(inner := content.get("answer"), dict):
         # One release nests the tool's own answer; its lists then stand in either place.
-        inner = content["answer"] if isinstance(content.get("answer"), dict) else {}
-        content = {**inner, **content, "answer": inner.get("answer", content.get("answer"))}
-        payload["login_required"] = content.get("login_required") is True
-        for key, name in (("card_list", "card_list"), ("relatedQuestions", "related_questions")):
-            if isinstance(content.get(key), list):
-                payload[name] = content[key]
-        if _is_usable(content["answer"]):
-            message = content
-    return Answer(_message(message), _clean(tool_name) if isinstance(tool_name, str) else None, _clean(payload))
+        content = {**inner, **content, "answer": inner.get("answer")}
+    payload = {"login_required": content.get("login_required") is True}
+    for key, of_ours in zip(("card_list", "relatedQuestions"), LISTS, strict=True):
+        if isinstance(content.get(key), list):
+            payload[of_ours] = content[key]
+    return Answer(_message(content, reply), _clean(name) if isinstance(name, str) else None, _clean(payload))
 
 
 def read_recommendation(reply: dict[str, Any]) -> Answer:
@@ -55,7 +51,7 @@ def read_recommendation(reply: dict[str, Any]) -> Answer:
 def read_object(body: bytes) -> dict[str, Any]:
     """Raises ReplyUnusable."""
     try:
-        reply = orjson.loads(body)
+        reply = read_json(body.removeprefix(BYTE_ORDER_MARK))
     except orjson.JSONDecodeError:
         raise ReplyUnusable("no JSON") from None
     if not isinstance(reply, dict):
@@ -63,15 +59,33 @@ def read_object(body: bytes) -> dict[str, Any]:
     return reply
 
 
-def _is_usable(message: object) -> bool:
-    return isinstance(message, str) and bool(message.replace("\0", "").strip())
+def read_json(text: bytes) -> Any:
+    """As orjson does, which makes floats of integers beyond 64 bits; these stay as they are written."""
+    read = orjson.loads(text)
+    values = [read]
+    while values:
+        value = values.pop()
+        if isinstance(value, dict):
+            values.extend(value.values())
+        elif isinstance(value, list):
+            values.extend(value)
+        elif isinstance(value, float) and abs(value) >= 2**63:
+            with suppress(RecursionError):
+                return json.loads(text, parse_int=_integer)
+    return read
 
 
-def _message(reply: dict[str, Any]) -> str:
-    message = reply.get("answer")
-    if not _is_usable(message):
-        raise ReplyUnusable("no usable message")
-    return str(_clean(message))
+def _integer(digits: str) -> int | orjson.Fragment:
+    return value if -(2**63) <= (value := int(digits)) < 2**64 else orjson.Fragment(digits)
+
+
+def _message(*replies: dict[str, Any]) -> str:
+    """The first that there is. Raises ReplyUnusable."""
+    for reply in replies:
+        message = reply.get("answer")
+        if isinstance(message, str) and (message := message.replace("\0", "")).strip():
+            return message
+    raise ReplyUnusable("no usable message")
 
 
 def _clean(value: Any) -> Any:

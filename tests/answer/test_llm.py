@@ -11,6 +11,7 @@ from tests.support.backends import login_required_answer as login_required
 from tests.support.chat import PLAIN_ANSWER, Frame, Visitor, visit
 from tests.support.gateway import Gateway
 from tests.support.network import RefusedPort
+from tests.support.raw_server import ANSWERED, OK_HEAD, RawServer
 from tests.support.world import NewGateway, NewWorld, World, unique
 
 pytestmark = pytest.mark.anyio
@@ -244,6 +245,72 @@ async def test_what_the_database_cannot_hold_still_gets_an_answer_that_is_stored
 ) -> None:
     frame = await told(visitor, llm, Raw(body))
     assert "\x00" not in str(frame)
+
+
+LARGE = [{"ids": [12345678901234567890123, -12345678901234567890123, 2**63, 2**64, -(2**63) - 1, 10**40, 5, 2.5]}]
+
+
+async def test_an_integer_of_any_size_stays_as_it_is(visitor: Visitor, llm: LlmStub, world: World) -> None:
+    """Also when the answer is read from the database."""
+    frame = await told(visitor, llm, tool_answer({"answer": "대답", "card_list": LARGE}))
+    assert frame["card_list"] == LARGE
+    assert visitor.history()[1]["card_list"] == LARGE
+    assert world.turns(visitor.session_id)[0]["response_payload"]["card_list"] == LARGE
+
+
+@pytest.mark.parametrize("more", [b"[" * 1000 + b"]" * 1000, b"9" * 300], ids=["deep", "long"])
+async def test_what_is_odd_beside_a_long_number_does_not_lose_the_answer(
+    visitor: Visitor, llm: LlmStub, more: bytes
+) -> None:
+    reply = Raw(b'{"answer": "x", "id": 12345678901234567890123, "more": ' + more + b"}")
+    assert (await told(visitor, llm, reply))["message"] == "x"
+
+
+async def test_a_byte_order_mark_before_a_reply_is_skipped(visitor: Visitor, llm: LlmStub) -> None:
+    assert (await told(visitor, llm, Raw(b'\xef\xbb\xbf{"answer": "x"}')))["message"] == "x"
+
+
+async def test_a_reply_with_a_long_header_is_read(visitor: Visitor, llm: LlmStub) -> None:
+    reply = Raw(b'{"answer": "x"}', headers={"x-long": "x" * 9000})
+    assert (await told(visitor, llm, reply))["message"] == "x"
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [b"SSH-2.0-OpenSSH_9.2\r\n", b"\x00\x01\x02" * 50, OK_HEAD + b"x" * 100_000, OK_HEAD + b"no header\r\n\r\n{}"],
+    ids=["another protocol", "binary", "endless header", "no header"],
+)
+async def test_what_is_no_http_is_malformed(new_world: NewWorld, new_gateway: NewGateway, reply: bytes) -> None:
+    with RawServer(reply) as server:
+        async with visit(new_gateway(new_world(), LLMSERVER_URL=server.url)) as visitor:
+            assert (await visitor.ask(unique("질문")))["message"] == MALFORMED
+
+
+async def test_a_kept_connection_that_is_closed_when_it_is_used_again_costs_no_answer(
+    new_world: NewWorld, new_gateway: NewGateway
+) -> None:
+    with RawServer(ANSWERED, b"") as server:
+        async with visit(new_gateway(new_world(), LLMSERVER_URL=server.url)) as visitor:
+            for count in (1, 2, 3):
+                assert (await visitor.ask(unique("질문")))["message"] == "x"
+                assert server.connections == count
+
+
+async def test_a_new_connection_that_is_closed_is_not_tried_again(new_world: NewWorld, new_gateway: NewGateway) -> None:
+    with RawServer(b"") as server:
+        async with visit(new_gateway(new_world(), LLMSERVER_URL=server.url)) as visitor:
+            assert (await visitor.ask(unique("질문")))["message"] == UNREACHABLE
+            assert server.connections == 1
+
+
+async def test_a_reply_that_breaks_off_on_a_kept_connection_is_not_asked_for_again(
+    new_world: NewWorld, new_gateway: NewGateway
+) -> None:
+    with RawServer(ANSWERED, OK_HEAD + b"content-length: 15\r\n\r\n{") as server:
+        async with visit(new_gateway(new_world(), LLMSERVER_URL=server.url)) as visitor:
+            await visitor.ask(unique("질문"))
+            assert (await visitor.ask(unique("질문")))["message"] == UNREACHABLE
+            assert server.connections == 1
 
 
 async def test_a_long_answer_comes_whole(visitor: Visitor, llm: LlmStub) -> None:

@@ -14,7 +14,8 @@ from settings import Settings
 from tests.support.backends import Call as Received
 from tests.support.backends import Drip, Hang, Held, Json, LlmStub, Raw, Reply, Stream, answer, event, tool_answer
 from tests.support.gateway import ALLOWED_ORIGIN
-from tests.support.waiting import become
+from tests.support.raw_server import ANSWERED, RawServer
+from tests.support.waiting import PATIENCE_SECONDS, become
 from tests.support.world import unique
 from upstream.call import Call, Stopped
 from upstream.llm import LlmServer
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.anyio
 TIMED_OUT = "LLM 서버 통신 오류: 응답 시간이 초과되었습니다."
 MALFORMED = "LLM 서버 통신 오류: 응답 형식이 올바르지 않습니다."
 
-STOP_SECONDS = 0.5  # it takes some milliseconds
+STOP_SECONDS = 20.0  # it takes some milliseconds, or more on a busy machine, and without a stop the whole timeout
 MAX_BYTES = 2000
 LAST = event({"answer": "대답", "tool_response": None})
 
@@ -59,7 +60,7 @@ def settings(llm: LlmStub) -> Settings:
         mcp_server_url=llm.url,
         database_url="postgresql://127.0.0.1/unused",
         faq_database_url="postgresql://127.0.0.1/unused",
-        httpx_timeout=10.0,
+        httpx_timeout=60.0,
         max_reply_bytes=MAX_BYTES,
     )
 
@@ -95,7 +96,7 @@ class Asked:
         return (await self.llm.called(query=self.query))[0]
 
     async def answer(self) -> Answer:
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             return await self.task
 
     async def is_stopped(self) -> bool:
@@ -364,6 +365,19 @@ async def test_a_call_that_waits_for_a_connection_is_stopped(settings: Settings,
     assert (await third.answer()).message == "셋"
     assert llm.calls_with(query=second.query) == []
     await server.close()
+
+
+@pytest.mark.parametrize("seconds", [60.0, 0.0])
+async def test_a_connection_is_kept_for_a_while(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    monkeypatch.setattr("upstream.server.MAX_AGE_SECONDS", seconds)
+    with RawServer(*[ANSWERED] * 4) as raw:
+        server = LlmServer(replace(settings, llmserver_url=raw.url, max_upstream_connections=1))
+        for _ in range(3):
+            assert (await server.dispatch("질문", uuid4(), str(uuid4()), Call(), Seen())).message == "x"
+        assert raw.connections == (1 if seconds else 3)
+        await server.close()
 
 
 async def test_a_stop_after_the_end_does_nothing(server: LlmServer, impatient: LlmServer, llm: LlmStub) -> None:

@@ -173,12 +173,12 @@ IMPORT = """
 import sys
 from importlib.machinery import PathFinder
 
-class InTheImage(PathFinder):
+class Without(PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
         return None if name.split(".")[0] in sys.argv[2:] else super().find_spec(name, path, target)
 
-sys.meta_path[sys.meta_path.index(PathFinder)] = InTheImage
+sys.meta_path[sys.meta_path.index(PathFinder)] = Without
 for module in sys.argv[1].split():
     __import__(module)
 """

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.anyio
 Line = dict[str, Any]
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
-TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00")
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?\+00:00")
 COLOUR = "\x1b["
 PARTS = {"store_answer", "send"}  # what is known is stored with its prompt
 

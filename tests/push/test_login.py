@@ -237,11 +237,12 @@ FAILURES: dict[str, Reply] = {
 async def test_a_failing_mcp_server_is_a_502_and_trying_again_is_harmless(
     visitor: Visitor, mcp: McpStub, persona_id: int, failure: str
 ) -> None:
-    mcp.on_session(visitor.session_id, FAILURES[failure], recommendation("이번에는"))
+    mcp.on_session(visitor.session_id, FAILURES[failure])
     assert_sentence(await login(visitor, persona_id), 502)
     assert persona_of(visitor) == persona_id
     await visitor.nothing_pending()
     assert visitor.history() == []
+    mcp.on_session(visitor.session_id, recommendation("이번에는"))
     assert (await login(visitor, persona_id)).status_code == 200
     assert (await visitor.receive())["message"] == "이번에는"
 

@@ -70,6 +70,8 @@ class TcpProxy:
             return
         pair = {writer, upstream_writer}
         self._open |= pair
+        if self._server is None:  # cut meanwhile
+            await self._reset_all()
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._pump(reader, upstream_writer))
@@ -92,8 +94,11 @@ class TcpProxy:
 
     async def _stop_listening(self) -> None:
         if self._server is not None:
-            self._server.close()
-            self._server = None
+            server, self._server = self._server, None
+            for listening in server.sockets:
+                asyncio.get_running_loop().remove_reader(listening.fileno())
+            await asyncio.sleep(0)  # what is being accepted needs the server for a moment more
+            server.close()
 
     async def _reset_all(self) -> None:
         for writer in list(self._open):

@@ -1,19 +1,24 @@
-"""The limits of a WebSocket connection that apply before a handler is called."""
-
-from __future__ import annotations
+"""The limits of a connection that apply before a handler is called."""
 
 from typing import Any
 
 from uvicorn._types import ASGIReceiveEvent
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
-from websockets.frames import Frame
-from websockets.protocol import State
+from websockets.frames import Frame, Opcode
+from websockets.protocol import Event, State
 
-from common import errors
-from common.errors import POLICY_VIOLATION
+from common.errors import HEAD_TOO_LARGE, POLICY_VIOLATION, TOO_MANY_MESSAGES
 from common.limits import MINUTE, Window
-from service.pieces import split
+
+# What was read at once is split, so that a limit is looked at before all of it has been handled: 21 of the smallest
+# WebSocket frames fit into a piece; 85 into what is short enough not to be split.
+SHORT_BYTES, PIECE_BYTES = 512, 128
+
+MAX_HEAD_BYTES = 16384  # as much as uvicorn's other HTTP parser takes
+MAX_UNUSED_BYTES = 131072  # twice the usual limit of a body, which may so be sent in vain to a path that reads none
+MAX_PIPELINE = 16
 
 # A frame costs 1, and 1 more for each COSTLY_BYTES; a connection may cost so much in so many seconds.
 SLICE_COST, SLICE_SECONDS = 16, 0.025
@@ -22,6 +27,58 @@ COSTLY_BYTES = 1024
 FRAMES_PER_PROMPT = 20
 # Without a pause between them. It leaves room for the prompts after which the handler closes the socket.
 BURST_PER_PROMPT, SHORTEST_BURST = 4, 320
+
+
+def _split(data: bytes) -> list[bytes]:
+    size = PIECE_BYTES if len(data) > SHORT_BYTES else SHORT_BYTES
+    return [data[start : start + size] for start in range(0, len(data), size)]
+
+
+class GuardedHttp(HttpToolsProtocol):
+    """Ends a connection on which too much comes that no handler is given, or too many requests at once.
+
+    That is a head, trailers or a chunk's extension that is too long, or a body whose request has been answered.
+    """
+
+    is_in_head = True
+    unused_bytes = 0  # that have come since a request began, its head ended, or a handler was given a part of its body
+
+    def on_message_begin(self) -> None:
+        self.is_in_head, self.unused_bytes = True, 0
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        self.is_in_head, self.unused_bytes = False, 0
+        super().on_headers_complete()
+        self.headers = self.headers.copy()  # trailers are added to these, and not to what the handler sees
+
+    def on_body(self, body: bytes) -> None:
+        if not self.is_idle():
+            self.unused_bytes = 0
+        super().on_body(body)
+
+    def data_received(self, data: bytes) -> None:
+        for piece in _split(data):
+            # A handshake hands the connection over to the WebSocket protocol.
+            if self.transport.is_closing() or self.transport.get_protocol() is not self:
+                return
+            super().data_received(piece)
+            self.unused_bytes += len(piece)
+            is_too_much = self.unused_bytes > (MAX_HEAD_BYTES if self.is_in_head else MAX_UNUSED_BYTES)
+            if is_too_much and self.is_in_head and self.is_idle():
+                self.send_400_response(HEAD_TOO_LARGE)
+            elif is_too_much or len(self.pipeline) > MAX_PIPELINE:
+                self.transport.abort()
+
+    def is_idle(self) -> bool:
+        """Whether no request is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    def stalled_at(self) -> int | None:
+        """So many bytes of answers have not been read, or a head has not come (0); None if neither is waited for."""
+        # uvicorn has a timer of its own while nothing has come after an answer.
+        awaits_head = self.is_idle() and self.timeout_keep_alive_task is None
+        return self.transport.get_write_buffer_size() or (0 if awaits_head else None)
 
 
 class GuardedWebSocket(WebSocketsSansIOProtocol):
@@ -55,7 +112,7 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         is_timer_set = bool(self.held)
-        self.held[:0] = reversed(split(data))
+        self.held[:0] = reversed(_split(data))
         if is_timer_set:
             self._pause_reading()  # uvicorn resumes it when the application closes the socket
         else:
@@ -95,36 +152,24 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         self._resume_reading()
         return message
 
-    def handle_text(self, event: Frame) -> None:
-        if self._admits(len(event.data)):
-            super().handle_text(event)
+    def handle_events(self) -> None:
+        for event in self.conn.events_received():
+            if self._admits(event):
+                self.conn.events = [event]  # where uvicorn looks for it
+                super().handle_events()
 
-    def handle_bytes(self, event: Frame) -> None:
-        if self._admits(len(event.data)):
-            super().handle_bytes(event)
-
-    def handle_cont(self, event: Frame) -> None:
-        if self._admits(len(event.data)):
-            super().handle_cont(event)
-
-    def handle_pong(self, event: Frame) -> None:
-        if self._admits(len(event.data)):
-            super().handle_pong(event)
-
-    def handle_ping(self) -> None:
-        if self._admits(0):
-            super().handle_ping()
-
-    def _admits(self, size: int) -> bool:
+    def _admits(self, event: Event) -> bool:
         """Counts a frame; False if it is not to be handled, since the connection ends."""
+        if not isinstance(event, Frame) or event.opcode is Opcode.CLOSE:
+            return True
         if self.transport.is_closing():
             return False
         now = self.loop.time()
-        self.slice.count(now, 1 + size // COSTLY_BYTES)
+        self.slice.count(now, 1 + len(event.data) // COSTLY_BYTES)
         self.burst += 1
         if self.minute.count(now) <= self.frames_per_minute and self.burst <= self.longest_burst:
             return True
         if self.conn.state is State.OPEN:
-            self.conn.send_close(POLICY_VIOLATION, errors.TOO_MANY_MESSAGES)
+            self.conn.send_close(POLICY_VIOLATION, TOO_MANY_MESSAGES)
             self.handle_parser_exception()
         return False

@@ -1,0 +1,1 @@
+"""Answers shown while they are being made, and stopped."""
