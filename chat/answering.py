@@ -1,4 +1,4 @@
-"""What is answered to a prompt: from memory, or by the LLM server, or that it was stopped."""
+"""How a prompt is answered: from memory, by the LLM server, or by saying that it was stopped."""
 
 from dataclasses import dataclass
 
@@ -35,7 +35,7 @@ class Answering:
         else:
             outcome, answer = await self._ask(turn)
             turn.mark("upstream")
-        OUTCOMES[outcome].inc()  # now: to store the answer may take as long as the database is away
+        OUTCOMES[outcome].inc()  # now: storing the answer may take as long as the database is away
         await self.answers.store(turn, answer)
         turn.log(outcome)
 

@@ -19,7 +19,7 @@ from database.shared import BatchedStatement
 from upstream.replies import Answer
 
 RETRY_SECONDS = 0.5
-# To store a prompt with its answer may take so long; then the database is in trouble, and they are stored one by one.
+# Longer than this to store a prompt with its answer: the database is in trouble, and each is stored by itself.
 WITH_PROMPT_SECONDS = 0.5
 
 
@@ -62,7 +62,7 @@ class Answers:
                 try:
                     rows = await self._store_answers.put(**row)
                     if rows and rows[0]["created_at"] is None:
-                        # The first attempt was done after all, late and with a time of its own.
+                        # The first attempt succeeded after all, late and with a time of its own.
                         await self._chatdb.fetch("set_answer_time", row["chat_id"], row["sent_at"])
                     return rows
                 except DatabaseError as again:
@@ -72,9 +72,9 @@ class Answers:
             self.unstored -= 1
 
     async def store_with_prompt(self, turn: Turn, answer: Answer) -> list[asyncpg.Record]:
-        """Stores a prompt in one statement with its answer, which is to be sent then.
+        """Stores a prompt in one statement with its answer, which the caller then sends.
 
-        Nothing if the prompt was stored before, or if that fails: by itself the prompt may still be stored.
+        Returns nothing if the prompt was stored before, or if that fails: it may still be stored by itself.
         """
         row = answer_row(turn.session_id, turn.message_id, new_uuid(), answer)
         storing = self._store_answers.put(**row | {"prompt": turn.text})
@@ -88,7 +88,7 @@ class Answers:
         return rows if rows and rows[0]["created_at"] else []
 
     async def send(self, turn: Turn, answer: Answer, rows: list[asyncpg.Record]) -> None:
-        """Hands on the answer to a turn that was stored."""
+        """Hands on the stored answer to a turn."""
         turn.mark("store_answer")
         if rows:  # otherwise there is no such session any more
             await self._delivery.deliver(turn.session_id, turn.message_id, answer, rows[0])

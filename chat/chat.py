@@ -1,4 +1,4 @@
-"""The parts of the chat on one instance, each made of those that it hands on to."""
+"""The parts of the chat on one instance, each given those that it hands on to."""
 
 import asyncio
 from uuid import UUID
@@ -53,7 +53,7 @@ class Chat:
         self.delivery.look_at(UUID(session_id))
 
     def hear_word(self, text: str) -> None:
-        """A word of another instance; types that are not known here are of newer versions."""
+        """A typed message from another instance; types that are unknown here are of newer versions."""
         match word := orjson.loads(text):
             case {"type": "stop"}:
                 self.stops.hear(UUID(word["message_id"]))
@@ -63,7 +63,7 @@ class Chat:
                 self.drafts.mirror(word)
 
     def measure(self) -> None:
-        """Brings the gauges up to date."""
+        """Updates the gauges."""
         metrics.sessions.set(len(self.sessions))
         metrics.turns_in_hand.set(self.in_hand)
         metrics.oldest_turn.set(self.turns.oldest_age())
@@ -71,11 +71,11 @@ class Chat:
         metrics.drafts.set(len(self.drafts))
 
     async def drain(self) -> None:
-        """Until every turn and every login in hand is done."""
+        """Waits until every turn and every login in hand is done."""
         await asyncio.gather(self.turns.drain(), self.logins.tasks.wait())
 
     async def stop(self, within: float) -> None:
-        """Lets go of what is left; another instance takes it up."""
+        """Lets go of what is left; another instance takes it over."""
         await asyncio.gather(
             *(part.tasks.cancel(within) for part in (self.prompts, self.stops, self.turns, self.drafts, self.delivery))
         )

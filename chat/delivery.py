@@ -43,7 +43,7 @@ class Delivery:
                 self.look_at(session_id)
 
     async def show(self, session_id: UUID, unstored: PlacedAnswer) -> datetime:
-        """Sends an answer that cannot be stored yet; the time under which it is to be stored."""
+        """Sends an answer that cannot be stored yet; returns the time under which it is to be stored."""
         session = self.sessions.find(session_id)
         return await session.show(unstored) if session else unstored.created_at
 
@@ -62,12 +62,12 @@ class Delivery:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def look_around(self) -> None:
-        """Notices may have been missed, of any session that is here. Raises DatabaseError."""
+        """Looks at the sessions that are here, since notices may have been missed. Raises DatabaseError."""
         for session_id in await self.sessions.reclaim():
             self.look_at(session_id)
 
     def watch(self, session_id: UUID, watcher: asyncio.Event) -> Session | None:
-        """The session, if it is here; then the event is set when it is sent an answer next."""
+        """The session, if it is here; the event is then set when its next answer is sent."""
         session = self.sessions.find(session_id)
         if session is not None:
             session.watch(watcher)

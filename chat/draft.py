@@ -12,7 +12,7 @@ MAX_TOOL_CHARS = 64
 
 @dataclass(eq=False, slots=True)
 class View:
-    """Of a session that is here, or of an instance until its lease ends."""
+    """How much a session that is here has been shown, or an instance until its lease ends."""
 
     session: Session | None = None
     attempt: int = 0
@@ -61,7 +61,7 @@ class Draft:
         self.has_news.set()
 
     def mirror(self, attempt: int, offset: int, text: str, tool_name: str | None) -> None:
-        """Adds what the instance that makes the answer has; nothing if that would leave a gap."""
+        """Adds a piece from the instance that makes the answer; nothing if what comes before it is missing."""
         if attempt > self.attempt:
             self.attempt, self.tool_name, self._units = attempt, None, bytearray()
         units = text.encode("utf-16-le")

@@ -24,7 +24,7 @@ PIECE_CHARS = 1200  # a notice has at most 8,000 bytes, and JSON takes up to six
 
 
 class Drafts:
-    """The drafts that are made here, by session, and mirrors of those that other instances make, by prompt."""
+    """The drafts being made here, by session, and mirrors of those that other instances make, by prompt."""
 
     def __init__(self, instance_id: int, sessions: Sessions, notifier: Notifier, delta_seconds: float) -> None:
         self._instance_id = instance_id
@@ -45,7 +45,7 @@ class Drafts:
         return draft
 
     def close(self, draft: Draft) -> None:
-        """Ends a draft, of which nothing is shown any more."""
+        """Ends a draft; nothing of it is shown any more."""
         draft.close()
         if self._made.get(draft.session_id) is draft:
             del self._made[draft.session_id]
@@ -85,7 +85,7 @@ class Drafts:
         draft.is_shown = False
 
     async def _send(self, draft: Draft) -> bool:
-        """Sends the session what it has not been shown, if it reads; whether that was text."""
+        """Sends the session what it has not been shown, if it is reading; returns whether that was text."""
         view, session = draft.here, draft.here.session if draft.here else None
         if view is None or session is None or not session.socket.is_open or draft.message_id in session.answered:
             draft.here = None
@@ -109,7 +109,7 @@ class Drafts:
         return has_text
 
     async def _notify(self, draft: Draft, instance_id: int) -> None:
-        """Sends an instance that has the session what it does not have, a few times a second."""
+        """Sends the instance that has the session what is new to it, a few times a second."""
         view, now = draft.there[instance_id], time.monotonic()
         if now > view.lease_ends:
             del draft.there[instance_id]
@@ -126,7 +126,7 @@ class Drafts:
             metrics.previewed_bytes.inc(await self._notifier.tell(instance_id, words))
 
     def watch(self, word: dict[str, Any]) -> None:
-        """Another instance, where the session is, has so much of a draft that may be made here, and wants the rest."""
+        """Another instance, where the session is, has this much of a draft and wants the rest, if it is made here."""
         draft = self._made.get(UUID(word["session_id"]))
         if draft is not None and draft.message_id == UUID(word["message_id"]):
             view = draft.there.setdefault(word["instance_id"], View())
@@ -148,7 +148,7 @@ class Drafts:
             draft.close()
 
     def mirror(self, word: dict[str, Any]) -> None:
-        """Takes what another instance says of a draft that is followed here."""
+        """Takes a piece of a draft that is followed here from the instance that makes it."""
         if draft := self._mirrors.get(UUID(word["message_id"])):
             draft.mirror(word["attempt"], word["offset"], word["text"], word["tool_name"])
             self._show_here(draft)

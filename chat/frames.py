@@ -13,7 +13,7 @@ from upstream.replies import LISTS, Answer, read_json
 class PlacedAnswer(NamedTuple):
     """An answer or a push with its place in the conversation.
 
-    `message_id` is the prompt's, or its own id where no prompt stands before a push.
+    `message_id` is the prompt's, or its own id where no prompt precedes a push.
     """
 
     id: UUID
@@ -36,7 +36,7 @@ class PlacedAnswer(NamedTuple):
 
 
 def answer_row(session_id: UUID, prompt_id: UUID | None, id: UUID, answer: Answer) -> dict[str, object]:
-    """What store_answers takes of an answer to a prompt that is stored."""
+    """The row that store_answers takes for an answer whose prompt is stored."""
     return {
         "session_id": session_id,
         "prompt_id": prompt_id,
@@ -67,5 +67,5 @@ def _read_answer(row: asyncpg.Record) -> Answer:
 
 
 def _details(answer: Answer) -> dict[str, Any]:
-    """What stands beside the message."""
+    """What accompanies the message."""
     return answer.payload if answer.tool_name is None else answer.payload | {"tool_name": answer.tool_name}

@@ -21,7 +21,7 @@ from database.shared import BatchedStatement
 
 
 class Prompts:
-    """A prompt whose storing fails may be stored after all, and late: then its turn is found like any that was left.
+    """A prompt whose storing fails may be stored after all, but late: then its turn is found like any left behind.
 
     A session's prompts stand in line in the order in which they are stored, which is that in which they are taken.
     """
@@ -87,7 +87,7 @@ class Prompts:
             self._stops.stop(session, turn.message_id)
 
     async def _store_with_answer(self, turn: Turn, session: Session, known: Known) -> None:
-        """Stores a prompt that no other stands before in one statement with its answer; the next ones wait for that."""
+        """Stores a prompt that is first in line in one statement with its answer; the next ones wait for that."""
         rows: list[asyncpg.Record] = []
         try:
             rows = await self._answers.store_with_prompt(turn, known.answer)
@@ -106,7 +106,7 @@ class Prompts:
             self._turns.remove(turn)
 
     async def _claim(self, turn: Turn, session: Session, error: BaseException | None) -> None:
-        """Finds out what became of a prompt that was not stored: it may have been before, or the database failed."""
+        """Finds out why a prompt was not stored: it may have been stored before, or the database failed."""
         try:
             if error is not None:
                 raise error

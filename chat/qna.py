@@ -13,7 +13,7 @@ from database.shared import SingleFlight
 from upstream.replies import Answer
 
 MAX_TOP_K = 100
-# How old what REST shows may be, in seconds: enough that a thousand readers share one query, too short to notice.
+# How old a list may be, in seconds: old enough that a thousand readers share one query, too young to notice.
 LIST_MAX_AGE = 0.1
 MAX_COUNTED = 100_000
 
@@ -62,7 +62,7 @@ class Catalogue:
         self.known = self._by_text(await self._database.fetch(f"list_{self._kind}s", self._max_rows))
 
     def _by_text(self, rows: list[asyncpg.Record]) -> dict[str, Known]:
-        # Backwards, so that of two rows with the same text the more viewed one stays; a char(n) ends in blanks.
+        # Backwards, so that of two rows with the same text the more viewed one wins; a char(n) ends in blanks.
         return {
             text: Known(self._kind, str(id).rstrip(), Answer(answer), self._views)
             for id, text, answer, *_ in reversed(rows)

@@ -38,7 +38,7 @@ class Session:
     _watchers: frozenset[asyncio.Event] = frozenset()
 
     async def begin(self, first_frame: bytes, *, has_news: bool = False) -> None:
-        """Sends the first frame, and then with news what is unsent; deliveries wait. Raises DatabaseError."""
+        """Sends the first frame and, if there is news, what is unsent; deliveries wait. Raises DatabaseError."""
         self.has_news = has_news
         async with self._lock:
             await self.socket.send(first_frame)
@@ -56,9 +56,9 @@ class Session:
                 await self._send_unsent()
 
     async def catch_up(self) -> None:
-        """Sends what is stored and was not sent. Raises DatabaseError."""
+        """Sends what is stored and has not been sent. Raises DatabaseError."""
         if self.has_news:
-            return  # the read that others wait for has not begun
+            return  # a read that has yet to begin will see it
         self.has_news = True
         async with self._lock:
             await self._send_unsent()
@@ -77,7 +77,7 @@ class Session:
                     self.has_news = self.has_news or row["has_more"]
 
     async def show(self, unstored: PlacedAnswer) -> datetime:
-        """Sends an answer that could not be stored yet, and not again when it is; the time under which it was sent."""
+        """Sends an answer that is not stored yet, and not again once it is; returns its time."""
         created_at = max(unstored.created_at, self.sent_at + timedelta(microseconds=1))
         self._shown |= {unstored.id}
         self.answered = (*self.answered[1 - REMEMBERED :], unstored.message_id)
@@ -96,5 +96,5 @@ class Session:
         self._watchers = frozenset()
 
     def watch(self, watcher: asyncio.Event) -> None:
-        """Has the event set when an answer is sent next."""
+        """Sets the event when the next answer is sent."""
         self._watchers |= {watcher}

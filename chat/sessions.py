@@ -124,7 +124,7 @@ class Sessions:
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def reclaim(self) -> list[UUID]:
-        """Takes back sessions that the others took for ended; those with unsent answers or a newer socket.
+        """Takes back sessions that the others had ended; returns those with unsent answers or a newer socket.
 
         Raises DatabaseError.
         """
@@ -151,7 +151,7 @@ class Sessions:
                 session.socket.drop()
 
     async def stop(self) -> None:
-        """Gives the ends of sessions a moment to be stored; whoever finds this instance gone ends the rest."""
+        """Gives the ends of sessions a moment to be stored; the other instances end the rest."""
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._tasks.wait()

@@ -10,7 +10,7 @@ from common import metrics
 from common.logs import log, session_hash
 from upstream.call import Call
 
-# Looked up once; to find a metric by its labels costs more than to add to it.
+# Looked up once: finding a metric by its labels costs more than adding to it.
 PARTS = {
     part: metrics.turn_seconds.labels(part) for part in ("store_prompt", "wait", "upstream", "store_answer", "send")
 }
@@ -48,7 +48,7 @@ class Turn:
             self.call.stop()
 
     def log(self, outcome: str) -> None:
-        """The line of a turn that is done."""
+        """Logs a turn that is done."""
         self.mark("send")
         session, parts = session_hash(self.session_id), self.milliseconds
         streamed = {"pieces": self.pieces} if self.pieces else {}

@@ -134,7 +134,7 @@ class Turns:
             log.warning("turns taken over", turns=len(rows))
 
     async def drain(self) -> None:
-        """Until every turn in hand is answered."""
+        """Waits until every turn in hand is answered."""
         while self._turns:
             self._removed.clear()
             await self._removed.wait()

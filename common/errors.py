@@ -1,4 +1,4 @@
-"""The kinds of error, and every sentence of one that a visitor or a front-end developer can see."""
+"""The kinds of error, and every error text that a visitor or a front-end developer can see."""
 
 from collections.abc import Mapping
 from uuid import UUID
@@ -31,7 +31,7 @@ LLM_TIMEOUT = "LLM 서버 통신 오류: 응답 시간이 초과되었습니다.
 LLM_UNREACHABLE = "LLM 서버 통신 오류: 서버에 연결할 수 없습니다."
 LLM_FORMAT = "LLM 서버 통신 오류: 응답 형식이 올바르지 않습니다."
 
-# What the bot says when nothing had been made of an answer that was stopped
+# What the bot says when an answer was stopped before there was any text
 STOPPED = "답변이 중지되었습니다."
 
 # REST details
@@ -48,7 +48,7 @@ TOO_MANY_SESSIONS = "The server has all the sessions it can hold. Try again."
 
 
 class GatewayError(Exception):
-    """Base of what a handler may raise for the caller to read; the cause is logged, not shown."""
+    """Base of the errors whose detail the caller may read; the cause is logged, not shown."""
 
     status_code = 500
     detail: object = DB_FAILED
@@ -60,11 +60,11 @@ class GatewayError(Exception):
 
 
 class DatabaseError(GatewayError):
-    """The database did not do it in time, or at all."""
+    """The database failed, or took too long."""
 
 
 class RowRefused(DatabaseError):
-    """The database refuses this statement's values, and would again."""
+    """The database refuses this statement's values, and would do so again."""
 
 
 class NotFound(GatewayError):
@@ -78,7 +78,7 @@ class RecommendationFailed(GatewayError):
 
 
 class Refused(Exception):
-    """A frame that is answered with an error; the connection goes on."""
+    """A frame that is answered with an error; the connection stays open."""
 
     def __init__(self, text: str, message_id: UUID | None = None) -> None:
         super().__init__(text)

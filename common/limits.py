@@ -1,4 +1,4 @@
-"""How much may come within a time."""
+"""Limits on how much may come in a given time."""
 
 import math
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ MINUTE = 60.0  # seconds
 class Window:
     """Counts what comes within `seconds` of the first; what comes later opens a window of its own.
 
-    What goes beyond `allowed` prolongs the window in proportion, so that nothing is gained by sending it at once.
+    What exceeds `allowed` prolongs the window in proportion, so that nothing is gained by sending it at once.
     """
 
     seconds: float
@@ -19,7 +19,7 @@ class Window:
     ends: float = 0.0
 
     def count(self, now: float, amount: int = 1) -> int:
-        """What the present window has counted, this included."""
+        """The count of the current window, this included."""
         if now >= self.ends:
             self.ends, self.counted = now + self.seconds, 0
         self.counted += amount

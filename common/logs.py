@@ -1,4 +1,4 @@
-"""Logs: JSON lines in production, readable ones in development; nothing that was said, no whole session id."""
+"""Logs: JSON lines in production, readable ones in development; never what was said, never a whole session id."""
 
 import asyncio
 import hashlib
@@ -12,7 +12,7 @@ from uuid import UUID
 import orjson
 
 COLOURS = {"WARNING": "\033[33m", "ERROR": "\033[31m", "CRITICAL": "\033[31m"}
-# What uvicorn says of every handshake that is refused with a response of our own, and of a visitor's bad UTF-8
+# What uvicorn logs of every handshake that is refused with a response of our own, and of a visitor's bad UTF-8
 NOT_AN_ERROR = ("ASGI callable returned without completing handshake", "Invalid UTF-8 sequence received")
 FADED, PLAIN = "\033[2m", "\033[0m"
 
@@ -61,7 +61,7 @@ class ReadableFormatter(JsonFormatter):
 
 
 class JoinedHandler(logging.StreamHandler[TextIO]):
-    """Writes the lines of one pass of the event loop together; a warning, and what comes outside of a loop, at once."""
+    """Writes the lines of one pass of the event loop together; warnings, and lines from outside a loop, at once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -87,9 +87,9 @@ class JoinedHandler(logging.StreamHandler[TextIO]):
 
 
 def set_up(level: str, environment: str) -> None:
-    """Sends every log of the process, uvicorn's too, to standard error in one form."""
+    """Sends every log of the process, uvicorn's too, to standard error in one format."""
     # What no line shows need not be looked up for every one: the caller, the thread, the process.
-    logging._srcfile = None  # the way that logging's own documentation gives
+    logging._srcfile = None  # as logging's own documentation recommends
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = JoinedHandler()
     handler.setFormatter(JsonFormatter() if environment == "production" else ReadableFormatter())
@@ -99,6 +99,6 @@ def set_up(level: str, environment: str) -> None:
         logger.handlers.clear()
         logger.propagate = name != "uvicorn.access"
     uvicorn_errors = logging.getLogger("uvicorn.error")
-    # Its lines of single requests and sockets would show paths with session ids.
+    # Its lines about single requests and sockets would show paths with session ids.
     uvicorn_errors.setLevel(logging.WARNING)
     uvicorn_errors.addFilter(lambda record: not str(record.msg).startswith(NOT_AN_ERROR))

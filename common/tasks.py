@@ -49,7 +49,7 @@ class TaskOwner:
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """Counts somebody else's task, the one that is running, for as long as it is busy with this."""
+        """Counts the caller's own task for as long as it is busy with this."""
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
@@ -59,7 +59,7 @@ class TaskOwner:
             self._tasks.discard(task)
 
     async def wait(self) -> None:
-        """Until nothing is left to do; new work may be started meanwhile."""
+        """Waits until nothing is left to do; new work may be started meanwhile."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 

@@ -1,4 +1,4 @@
-"""Notices from one instance to another that something happened to a session: both ends of LISTEN and NOTIFY."""
+"""Messages from one instance to another: both ends of LISTEN and NOTIFY."""
 
 import asyncio
 import time
@@ -21,7 +21,7 @@ NOTIFY_TRIES, RETRY_SECONDS = 3, 1.0
 INSTANCE_LOCK = 0x6761_7465  # first key of each instance's advisory lock; the second is its id
 
 
-# The channels of an instance: for sessions to look at, and for words with a type, which older versions do not know.
+# An instance's channels: for ids of sessions to look at, and for typed messages, which older versions do not know.
 SESSIONS, WORDS = "gateway_instance_{}", "gateway_words_{}"
 
 
@@ -43,7 +43,7 @@ class Notifier:
         log.error("an instance could not be notified", session=session_hash(session_id))
 
     async def tell(self, instance_id: int, words: list[dict[str, Any]]) -> int:
-        """Sends words of less than 8,000 bytes, in their order; how many bytes went. Whoever misses one asks again."""
+        """Sends typed messages below 8,000 bytes, in order; returns the bytes sent. Whoever misses one asks again."""
         payloads = [orjson.dumps(word).decode() for word in words]
         try:
             await asyncio.gather(*(self._words.put(payload=p, channel=WORDS.format(instance_id)) for p in payloads))
@@ -53,9 +53,9 @@ class Notifier:
 
 
 class Listener:
-    """A connection of its own, never from the pool. It is asked every two seconds whether it still hears.
+    """A connection of its own, never from the pool, which is checked every two seconds.
 
-    The advisory lock that it holds shows the other instances that this one lives.
+    The advisory lock that it holds shows the other instances that this one is alive.
     """
 
     def __init__(self, dsn: str, instance_id: int, timeout: float) -> None:
@@ -69,9 +69,9 @@ class Listener:
     async def listen(
         self, hearing: dict[str, Callable[[str], None]], on_connected: Callable[[], Awaitable[None]]
     ) -> None:
-        """Calls what is in `hearing` for each of the two channels.
+        """Calls what `hearing` has for a channel with each payload that arrives there.
 
-        And `on_connected` after every connect, since notices may have been missed before.
+        Calls `on_connected` after every connect, since notices may have been missed before.
         """
         pause, longest = RECONNECT_SECONDS
         while True:

@@ -42,7 +42,7 @@ def load_statements(folder: str) -> dict[str, str]:
 
 
 class Database:
-    """Every statement takes at most `timeout` seconds to get a connection and as long again to run."""
+    """Every statement takes at most `timeout` seconds to get a connection and as many again to run."""
 
     def __init__(self, folder: str, dsn: str, size: int, timeout: float, prepared: bool = True) -> None:
         self.statements = load_statements(folder)
@@ -113,14 +113,14 @@ class Database:
 
     async def _acquire(self) -> Any:
         started = time.perf_counter()
-        # Taking an idle one needs no time limit, which is a task in Python 3.11; to replace a dead one has its own.
+        # Taking an idle one needs no time limit, which is a task in Python 3.11; replacing a dead one has its own.
         connection = await self._pool.acquire(timeout=None if self._pool.get_idle_size() else self._timeout)
         self._waited.observe(time.perf_counter() - started)
         return connection
 
     @asynccontextmanager
     async def keeping(self) -> AsyncIterator[list[Any]]:
-        """Keeps the connection, if there is one, between statements that follow one another at once."""
+        """Keeps the connection, if there is one, between statements that follow each other directly."""
         kept: list[Any] = []
         try:
             yield kept
@@ -131,7 +131,7 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:
-        """A connection for statements that are done together or not at all. Raises asyncpg's own errors."""
+        """A connection for statements that take effect together or not at all. Raises asyncpg's own errors."""
         async with self._pool.acquire(timeout=self._timeout) as connection, connection.transaction():
             yield connection
 

@@ -25,8 +25,8 @@ class BatchedStatement:
 
     While the statement runs, rows queue up for the next one; so an idle gateway adds nothing to a single row, and a
     busy one shares round trips and commits. The statement takes an array for each of the columns that it names, and
-    returns rows with the number `n` of the row they belong to. Rows that are alike in the column `apart` never meet in
-    one statement, and keep their order. A row that the database refuses does not take its neighbours with it.
+    returns rows with the number `n` of the row they belong to. Rows with the same value in the column `apart` never
+    share a statement, and keep their order. A row that the database refuses does not take its neighbours with it.
     """
 
     def __init__(self, database: Database, statement: str, *, apart: str, max_rows: int = MAX_ROWS) -> None:
@@ -43,7 +43,7 @@ class BatchedStatement:
         self._loop = asyncio.get_running_loop()
 
     def put(self, **row: object) -> asyncio.Future[list[asyncpg.Record]]:
-        """Queues a row, all columns of it by name; what the statement returns for it, or DatabaseError."""
+        """Queues a row, its columns by name; the future has what the statement returns for it, or DatabaseError."""
         future: asyncio.Future[list[asyncpg.Record]] = self._loop.create_future()
         if len(self._queue) >= MAX_QUEUED:
             log.error("too many rows wait for a statement", statement=self._statement)
@@ -111,7 +111,7 @@ def _fail(batch: list[_Waiting], error: DatabaseError) -> None:
 
 
 class SingleFlight(Generic[T]):
-    """One read at a time: who comes while it runs waits for it. It is good for `max_age` seconds."""
+    """One read at a time: whoever asks while it runs waits for it. Its result is good for `max_age` seconds."""
 
     def __init__(self, read: Callable[[], Awaitable[T]], max_age: float) -> None:
         self._read = read

@@ -1,4 +1,4 @@
-"""What is no API: health, metrics, the chat page and the documentation, of which nothing comes from another host."""
+"""What is not the API: health, metrics, the chat page and the documentation, which load nothing from elsewhere."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Strict checks of bodies, paths and queries, and the answers to requests. What does not fit is named all together."""
+"""Strict checks of bodies, paths and queries, all problems reported together; responses, and the table of errors."""
 
 import asyncio
 import re

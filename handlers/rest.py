@@ -26,7 +26,7 @@ async def get_history(request: Request) -> Response:
     rows = await request.state.instance.chatdb.fetch("list_history", session_id, limit)
     if not rows:
         raise NotFound(NO_SESSION)
-    history = [history_entry(row) for row in rows if row["id"] is not None]  # without a word there is a row of nulls
+    history = [history_entry(row) for row in rows if row["id"] is not None]  # one row of nulls if nothing was said
     return json_response({"session_id": session_id, "history": history})
 
 

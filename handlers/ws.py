@@ -17,7 +17,7 @@ from common.logs import log, session_hash
 from handlers.requests import json_response
 from service.instance import Instance
 
-PATIENCE = 3  # times the prompts allowed in a minute; a visitor who sends more is closed
+PATIENCE = 3  # times the prompts allowed in a minute; a visitor who sends more is disconnected
 
 REFUSALS = {
     "origin": (403, errors.FOREIGN_ORIGIN),
@@ -65,7 +65,7 @@ async def _converse(websocket: WebSocket, instance: Instance, session: Session) 
     while True:
         message = await websocket.receive()
         if message["type"] == "websocket.disconnect":
-            # A reason of the visitor's own is a text of theirs.
+            # The visitor's own reason is text of theirs, and not for the log.
             code, reason = message.get("code"), session.socket.close_reason
             log.info("disconnected", session=session_is, connection_no=number, code=code, reason=reason)
             return

@@ -4,7 +4,7 @@ WITH known AS (
     FROM "Chat" c LEFT JOIN "ChatbotResponse" r ON r.prompt_chat_id = c.id AND r.push_no = 0
     WHERE c.id = $1
 ), claimed AS (
-    -- A turn that stands in this instance's name, but that it does not know of, is one whose storing it took for failed.
+    -- A turn that stands in this instance's name, but that it does not know of, is one whose storing it believed to have failed.
     INSERT INTO "Turn" AS t (prompt_id, session_id, instance_id)
     SELECT id, session_id, $3::integer FROM known
     WHERE session_id = $2 AND answer_id IS NULL AND is_user

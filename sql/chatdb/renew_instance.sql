@@ -1,4 +1,4 @@
--- Renews the sign of life of instance $1: a row for each other instance with its sign, and whether it holds its lock of class $2; at least one row, which says whether this instance had been given up.
+-- Renews the sign of life of instance $1: a row for each other instance with its sign, and whether it holds its lock of class $2; at least one row, which says whether this instance had been declared dead.
 WITH renewed AS (
     INSERT INTO "Instance" AS i (id) VALUES ($1)
     ON CONFLICT (id) DO UPDATE SET beat = i.beat + 1, seen_at = now()

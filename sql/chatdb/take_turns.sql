@@ -1,4 +1,4 @@
--- Takes the turns that no living instance answers, and those in this instance's name that it does not have in hand ($2), a few times at most: prompts in their order, which attempt at each it is, and whether it was stopped. What another instance is taking at this moment is passed over.
+-- Takes the turns that no living instance answers, and those in this instance's name that it does not have in hand ($2), a few times at most: prompts in their order, which attempt at each it is, and whether it was stopped. What another instance is taking at this moment is skipped.
 WITH orphan AS (
     SELECT t.prompt_id FROM "Turn" t
     WHERE NOT EXISTS (SELECT FROM "Instance" i WHERE i.id = t.instance_id)

@@ -8,7 +8,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from tests.observability.conftest import LIMITS, Pair
-from tests.support.backends import Drop, Held, Json, Raw, answer
+from tests.support.backends import Drop, Held, Json, Raw, Stream, answer, event
 from tests.support.card_qna import FAQS, TERMS
 from tests.support.chat import visit
 from tests.support.cluster import resume
@@ -40,6 +40,29 @@ async def ask_faq(pair: Pair) -> None:
 
 async def ask_term(pair: Pair) -> None:
     await ask(pair, TERMS[0].term)
+
+
+async def ask_for_a_stream(pair: Pair) -> None:
+    """Two pieces and the answer."""
+    message = unique("흘러나오는 답")
+    events = [event({"delta": "하나 "}), event({"delta": "둘"}), event({"answer": "하나 둘"})]
+    pair.cluster.world.llm.on(message, Stream(events))
+    async with visit(pair.here, query="stream=true") as visitor:
+        await visitor.prompt(message)
+        while "sender" not in await visitor.receive():
+            pass
+
+
+async def stop(pair: Pair) -> None:
+    """In the middle of an answer, as soon as something of it is shown."""
+    message = unique("중지할 질문")
+    pair.cluster.world.llm.on(message, Stream([event({"delta": "여기까지"})], then="hang"))
+    async with visit(pair.here, query="stream=true") as visitor:
+        message_id = await visitor.prompt(message)
+        while (await visitor.receive())["type"] != "delta":
+            pass
+        await visitor.send({"type": "stop", "message_id": message_id})
+        assert (await visitor.receive())["stopped"] is True
 
 
 async def send_again(pair: Pair) -> None:

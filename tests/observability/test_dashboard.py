@@ -12,6 +12,7 @@ from tests.observability.conftest import Pair
 from tests.observability.scrape import scrape
 from tests.observability.test_metrics import EXPECTED
 from tests.support.processes import ROOT
+from tests.support.waiting import become
 
 pytestmark = pytest.mark.anyio
 
@@ -46,6 +47,8 @@ async def test_the_dashboard_and_the_alerts_ask_only_for_what_there_is(pair: Pai
     for what in EXPECTED:
         await provoke.all_gone(pair)
         await what(pair)
+    gauge = "gateway_db_connections_in_use"
+    await become(lambda: scrape(pair.here).named(gauge), what="gauges, which come a second after the start")
     real = scrape(pair.here)
     known = {sample.name for sample in real.samples}
     used: set[str] = set()
@@ -76,7 +79,7 @@ def test_the_dashboard_can_be_imported() -> None:
         variable for variable in whole["templating"]["list"] if variable["name"] == "datasource"
     ).items()
     rows = [panel["title"] for panel in whole["panels"] if panel["type"] == "row"]
-    assert rows == ["Is it well?", "What is slow?", "Who is to blame?", "Capacity"]
+    assert rows == ["Is it well?", "What is slow?", "Who is to blame?", "Streaming", "Capacity"]
     ids = [panel["id"] for panel in whole["panels"]]
     assert len(set(ids)) == len(ids)
     taken: set[tuple[int, int]] = set()
@@ -110,6 +113,17 @@ def test_each_alert_says_what_it_means_and_what_to_do_first() -> None:
         assert set(rule["annotations"]) == {"summary", "description"}, rule["alert"]
         assert rule["annotations"]["summary"].endswith("."), rule["alert"]
         assert "First:" in rule["annotations"]["description"], rule["alert"]
+
+
+def test_the_operations_page_names_only_events_that_there_are() -> None:
+    """As the program says them; those with a setting's name are sentences of their own."""
+    text = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    table = text.partition("| event | level | fields |")[2].partition("\n\n")[0]
+    events = {event for cell in re.findall(r"^\| (`.*?) \|", table, re.M) for event in re.findall(r"`([^`]+)`", cell)}
+    folders = ("chat", "common", "database", "handlers", "service", "upstream")
+    source = "".join(path.read_text("utf-8") for name in folders for path in (ROOT / name).glob("*.py"))
+    assert len(events) > 20
+    assert not [event for event in events if f'"{event}"' not in source]
 
 
 def test_the_operations_page_names_every_metric_and_every_alert() -> None:

@@ -99,6 +99,16 @@ async def test_a_slow_part_is_seen(pair: Pair) -> None:
     assert parts["upstream"] == max(parts.values())
 
 
+async def test_a_streamed_turn_says_when_its_first_delta_came_and_how_many_there_were(pair: Pair) -> None:
+    """Whether it was finished or stopped."""
+    for ask, outcome, pieces in ((provoke.ask_for_a_stream, "llm", 2), (provoke.stop, "stopped", 1)):
+        before = pair.here.output()
+        await ask(pair)
+        line = await logged(pair.here, before, event="turn", outcome=outcome)
+        assert line["milliseconds"]["pieces"] == pieces
+        assert 0 < line["milliseconds"]["first_delta"] <= sum(line["milliseconds"].values())
+
+
 async def test_connects_and_disconnects_are_logged_with_code_and_reason(pair: Pair) -> None:
     before = pair.here.output()
     async with visit(pair.here) as visitor:

@@ -15,7 +15,7 @@ from websockets.exceptions import InvalidStatus
 from tests.observability import provoke
 from tests.observability.conftest import Cuttable, Pair, TakenOver
 from tests.observability.scrape import Scrape, difference, scrape
-from tests.support.backends import Held, answer
+from tests.support.backends import Held, Stream, answer, event
 from tests.support.card_qna import FAQS
 from tests.support.chat import visit
 from tests.support.cluster import holder_of, instance_ids
@@ -28,7 +28,7 @@ pytestmark = pytest.mark.anyio
 PARTS = ("store_prompt", "wait", "upstream", "store_answer", "send")
 COUNTED = (
     "gateway_sessions_opened", "gateway_prompts", "gateway_turn_seconds", "gateway_upstream_calls", "gateway_pushes",
-    "gateway_caught_up_answers", "gateway_turns_taken_over",
+    "gateway_caught_up_answers", "gateway_turns_taken_over", "gateway_first_delta_seconds",
 )  # fmt: skip
 
 Counts = dict[str, float]
@@ -38,6 +38,7 @@ DISPATCHED: Counts = (
     NEW | {f"gateway_turn_seconds_count{{{part}}}": 1 for part in PARTS} | {"gateway_prompts_total{llm}": 1}
 )
 BY_LLM: Counts = DISPATCHED | {"gateway_upstream_calls_total{llm,ok}": 1}
+STREAMED: Counts = {"gateway_first_delta_seconds_count{}": 1}
 BY_FAQ: Counts = KNOWN | {"gateway_prompts_total{faq}": 1}
 TWICE = {name: 2.0 * count for name, count in BY_LLM.items()} | NEW
 TWELVE = {name: 12.0 * count for name, count in BY_FAQ.items()} | NEW
@@ -50,6 +51,10 @@ EXPECTED: dict[Provoke, Counts] = {
     provoke.ask_llm: BY_LLM,
     provoke.ask_faq: BY_FAQ,
     provoke.ask_term: KNOWN | {"gateway_prompts_total{term}": 1},
+    provoke.ask_for_a_stream: BY_LLM | STREAMED,
+    provoke.stop: STREAMED
+    | {name: count for name, count in DISPATCHED.items() if name != "gateway_prompts_total{llm}"}
+    | {"gateway_prompts_total{stopped}": 1, "gateway_upstream_calls_total{llm,stopped}": 1},
     provoke.send_again: BY_LLM
     | {"gateway_prompts_total{duplicate}": 2, "gateway_prompts_total{refused_invalid_json}": 1},
     provoke.send_no_json: NEW | {"gateway_prompts_total{refused_invalid_json}": 1},
@@ -143,6 +148,36 @@ async def test_gauges_show_what_is_there_now(pair: Pair) -> None:
         "card_qna_db",
     }
     assert now.value("gateway_build_info") == 1
+
+
+async def test_a_draft_is_shown_here_and_on_another_instance(pair: Pair) -> None:
+    """As one draft while it is made, by the frames it is sent in, and by the bytes that go to the other instance."""
+    message = unique("만드는 중인 답")
+    held = Held(Stream([event({"delta": "처음"})], then="hang"))
+    pair.cluster.world.llm.on(message, held)
+    await provoke.all_gone(pair)
+    before = scrape(pair.here)
+
+    def grown(name: str) -> float:
+        return scrape(pair.here).value(name) - before.value(name)
+
+    async with visit(pair.here, query="stream=true") as visitor:
+        message_id = await visitor.prompt(message)
+        held.release()
+        while (await visitor.receive())["type"] != "delta":
+            pass
+        await become(lambda: scrape(pair.here).value("gateway_drafts") == 1, what="one draft")
+        assert grown("gateway_deltas_total") == 1
+        assert grown("gateway_previewed_bytes_total") == 0
+    async with visit(pair.there, query=f"stream=true&session_id={visitor.session_id}") as again:
+        while (await again.receive()).get("type") != "delta":
+            pass
+        assert grown("gateway_previewed_bytes_total") > len("처음".encode())
+        assert grown("gateway_deltas_total") == 1
+        await again.send({"type": "stop", "message_id": message_id})
+        while "sender" not in await again.receive():
+            pass
+    await become(lambda: scrape(pair.here).value("gateway_drafts") == 0, what="no draft is left")
 
 
 async def test_batches_and_waiting_for_the_database_are_measured(pair: Pair) -> None:

@@ -6,7 +6,7 @@ CREATE TABLE "Instance" (
     seen_at timestamptz NOT NULL DEFAULT now()
 );
 
--- instance_id: who holds the socket; connection_no: the how many-th socket it is; last_answer_at: grows with every
+-- instance_id: who holds the socket; connection_no: counts the session's sockets; last_answer_at: grows with every
 -- answer; pushes: how many there have been.
 ALTER TABLE "ChatSession"
     ADD COLUMN instance_id integer,
