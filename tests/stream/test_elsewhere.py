@@ -114,10 +114,10 @@ async def test_what_stands_in_line_elsewhere_is_shown_in_its_turn(world: World, 
     async with watching(three[1], reader.visitor.session_id) as again:
         ids.append(await again.visitor.prompt(queries[3]))
         for id, tap in zip(ids, taps, strict=True):
-            await become(lambda tap=tap: tap.seen, what="it is asked")
+            await tap.called()
             tap.send(delta(f"답 {id}"))
             since = time.monotonic()
-            await again.until(lambda key=id: again.text(key) == f"답 {key}")
+            await again.until_text(f"답 {id}", id
             assert time.monotonic() - since < 1 + HALF_A_SECOND
             tap.end(f"답 {id}.")
             assert (await again.until_answer())["message_id"] == id
