@@ -117,7 +117,7 @@ async def test_what_stands_in_line_elsewhere_is_shown_in_its_turn(world: World, 
             await tap.called()
             tap.send(delta(f"답 {id}"))
             since = time.monotonic()
-            await again.until_text(f"답 {id}", id
+            await again.until_text(f"답 {id}", id)
             assert time.monotonic() - since < 1 + HALF_A_SECOND
             tap.end(f"답 {id}.")
             assert (await again.until_answer())["message_id"] == id
