@@ -53,7 +53,7 @@ class Turn:
         self.mark("send")
         session, parts = session_hash(self.session_id), self.milliseconds
         streamed = {"pieces": self.pieces} if self.pieces else {}
-        log.info("turn", session=session, message_id=self.message_id, outcome=outcome, milliseconds=parts | streamed)
+        log.info("turn", session=session, message_id=self.message_id, outcome=outcome, milliseconds=parts, **streamed)
 
 
 class Elsewhere:
