@@ -139,14 +139,13 @@ async def test_sockets_are_cut_again_and_again_in_the_middle_of_streamed_answers
     """Every visitor comes back to the next instance, and sees what is made of the same answer there."""
     with speaking(world, speak_slowly):
         async with Crowd(list(cluster), SCALE.misbehaving, streams=True) as crowd:
-            await asyncio.gather(*(visitor.ask(unique("질문")) for visitor in crowd.visitors))
             for _ in range(SCALE.storms):
+                idle = [visitor for visitor in crowd.visitors if not visitor.waiting]
+                await asyncio.gather(*(visitor.ask(unique("질문")) for visitor in idle))
                 await all_see_text(crowd.visitors)
                 for visitor in crowd.visitors:
                     visitor.cut()
                 await asyncio.gather(*(visitor.online.wait() for visitor in crowd.visitors))
-                if not any(visitor.waiting for visitor in crowd.visitors):
-                    await asyncio.gather(*(visitor.ask(unique("질문")) for visitor in crowd.visitors))
             await crowd.finish()
             await record(f"resume storms in the middle of answers, {SCALE.storms} times", cluster, crowd.visitors)
 

@@ -132,6 +132,7 @@ class FrontEnd:
     def cut(self) -> None:
         """Lose the socket, and come back."""
         if self._socket is not None:
+            self.online.clear()
             self._socket.transport.abort()
 
     async def stop(self, message_id: str) -> None:
