@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import deque
+from typing import Any
 from uuid import UUID
 
 from common import metrics
@@ -52,7 +53,7 @@ class Turn:
         """The line of a turn that is done."""
         self.mark("send")
         session, parts = session_hash(self.session_id), self.milliseconds
-        streamed = {"pieces": self.pieces} if self.pieces else {}
+        streamed: dict[str, Any] = {"pieces": self.pieces} if self.pieces else {}
         log.info("turn", session=session, message_id=self.message_id, outcome=outcome, milliseconds=parts, **streamed)
 
 
