@@ -75,8 +75,8 @@ class Drafts:
         while draft.is_open and (draft.here or draft.there):
             draft.has_news.clear()
             has_shown = bool(draft.here) and await self._send(draft)
-            for instance_id in list(draft.there):
-                await self._notify(draft, instance_id)
+            for instance_id, view in list(draft.there.items()):
+                await self._notify(draft, instance_id, view)
             views = [view for view in (draft.here, *draft.there.values()) if view]
             if has_shown or any(draft.is_news_to(view) for view in views):
                 await asyncio.sleep(self._delta_seconds)
@@ -108,11 +108,11 @@ class Drafts:
             await session.socket.send(orjson.dumps(frame))
         return has_text
 
-    async def _notify(self, draft: Draft, instance_id: int) -> None:
+    async def _notify(self, draft: Draft, instance_id: int, view: View) -> None:
         """Sends the instance that has the session what is new to it, a few times a second."""
-        view, now = draft.there[instance_id], time.monotonic()
+        now = time.monotonic()
         if now > view.lease_ends:
-            del draft.there[instance_id]
+            draft.there.pop(instance_id, None)
         elif now >= view.due and draft.is_news_to(view):
             offset = view.offset if view.attempt == draft.attempt else 0
             text, words = draft.since(offset), list[dict[str, Any]]()

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 from common import metrics
@@ -51,8 +52,8 @@ class Turn:
         """Logs a turn that is done."""
         self.mark("send")
         session, parts = session_hash(self.session_id), self.milliseconds
-        streamed = {"pieces": self.pieces} if self.pieces else {}
-        log.info("turn", session=session, message_id=self.message_id, outcome=outcome, milliseconds=parts | streamed)
+        streamed: dict[str, Any] = {"pieces": self.pieces} if self.pieces else {}
+        log.info("turn", session=session, message_id=self.message_id, outcome=outcome, milliseconds=parts, **streamed)
 
 
 @dataclass(eq=False, slots=True)

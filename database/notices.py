@@ -44,9 +44,9 @@ class Notifier:
 
     async def tell(self, instance_id: int, words: list[dict[str, Any]]) -> int:
         """Sends typed messages below 8,000 bytes, in order; returns the bytes sent. Whoever misses one asks again."""
-        payloads = [orjson.dumps(word).decode() for word in words]
+        payloads, channel = [orjson.dumps(word) for word in words], WORDS.format(instance_id)
         try:
-            await asyncio.gather(*(self._words.put(payload=p, channel=WORDS.format(instance_id)) for p in payloads))
+            await asyncio.gather(*(self._words.put(payload=p.decode(), channel=channel) for p in payloads))
         except DatabaseError:
             return 0
         return sum(map(len, payloads))

@@ -15,7 +15,7 @@ from tests.support.cluster import Cluster
 from tests.support.postgres import Database, PostgresServer
 from tests.support.world import World, add_personas, unique
 
-_ROWS = 16
+_ROWS = 23
 _version = pytest.StashKey[str]()
 
 

@@ -32,11 +32,12 @@ class Row:
     pushes: int
     pushes_lost: int
     pushes_doubled: int
+    wrong: int
 
 
 HEADINGS = (
     "fault", "prompts sent", "sent again", "answers stored", "lost", "doubled",
-    "pushes", "pushes lost", "pushes doubled",
+    "pushes", "pushes lost", "pushes doubled", "wrong text",
 )  # fmt: skip
 rows: list[Row] = []
 
@@ -84,7 +85,8 @@ def count(fault: str, database: Database, visitors: Sequence[FrontEnd], logins: 
         pushes_doubled += (came - made).total() + max(0, made.total() - logins[visitor])
     repeated = sent.total() - len(sent)
     pushes = logins.total()
-    return Row(fault, len(sent), repeated, len(stored), lost, doubled, pushes, pushes_lost, pushes_doubled)
+    wrong = sum(len(visitor.wrong) for visitor in visitors)
+    return Row(fault, len(sent), repeated, len(stored), lost, doubled, pushes, pushes_lost, pushes_doubled, wrong)
 
 
 def _seen_twice(visitors: Sequence[FrontEnd]) -> list[list[Frame]]:
@@ -130,7 +132,8 @@ async def record(
     rows.append(row)
     problems = [problem for visitor in visitors for problem in visitor.problems]
     assert not problems, problems
-    assert row == Row(fault, row.sent, row.repeated, row.sent, 0, 0, row.pushes, 0, 0), f"{row} {_seen_twice(visitors)}"
+    flawless = Row(fault, row.sent, row.repeated, row.sent, 0, 0, row.pushes, 0, 0, 0)
+    assert row == flawless, f"{row} {_seen_twice(visitors)}"
     assert row.sent > 0, row
     return row
 
@@ -151,6 +154,7 @@ def write_results(postgres_version: str) -> None:
         f"{table()}\n"
         "Lost: a prompt without a stored answer, or whose answer its visitor, who waited or came back, never saw.\n"
         "Doubled: a second stored answer, or a frame that came again though its prompt had not been sent again.\n"
-        "Sent again: prompts repeated under their own id, after a lost socket or an error.\n",
+        "Sent again: prompts repeated under their own id, after a lost socket or an error.\n"
+        "Wrong text: answers that were shown while they were made, and were not how the answer began.\n",
         "utf-8",
     )

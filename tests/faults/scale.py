@@ -16,6 +16,8 @@ class Scale:
     leaving: int
     misbehaving: int
     deaf_prompts: int
+    stops: int
+    storms: int  # how often every socket is cut in the middle of an answer
     rounds: int  # how often something is cut or killed under load
     outage: float
     thinking: tuple[float, float]  # seconds the LLM server takes
@@ -30,6 +32,8 @@ SCALE = (
         leaving=500,
         misbehaving=100,
         deaf_prompts=50,
+        stops=1000,
+        storms=10,
         rounds=20,
         outage=10.0,
         thinking=(0.1, 1.0),
@@ -43,6 +47,8 @@ SCALE = (
         leaving=40,
         misbehaving=20,
         deaf_prompts=25,
+        stops=50,
+        storms=3,
         rounds=3,
         outage=1.5,
         thinking=(0.05, 0.4),

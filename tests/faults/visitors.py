@@ -23,16 +23,25 @@ PAUSE_SECONDS = 0.2  # before coming back, and before repeating a prompt that wa
 TAKEN_OVER = 4001
 PASSING = ("Internal Server Error: DB operation failed", "Server is restarting")
 PUSHED_BY = "consumption_recommend"
+FAILED = ("LLM 서버 통신 오류: 응답 형식이 올바르지 않습니다.", "답변이 중지되었습니다.")
 
 
 class FrontEnd:
     """One visitor, whose socket may be on any of the instances, the next one each time it is lost.
 
-    `sent` says how often each prompt was sent, `answers` and `pushes` are all frames that came, on all sockets.
+    `sent` says how often each prompt was sent, `answers` and `pushes` are all frames that came, on all sockets. Who
+    `streams` sees answers while they are made, `made` by the rule of attempts and offsets; `wrong` are those whose text
+    is not how the answer begins, or that something came of after the answer.
     """
 
-    def __init__(self, gateways: Sequence[Gateway], first: int = 0, session_id: str | None = None) -> None:
+    def __init__(
+        self, gateways: Sequence[Gateway], first: int = 0, session_id: str | None = None, *, streams: bool = False
+    ) -> None:
         self.session_id = session_id
+        self.streams = streams
+        self.made: dict[str, tuple[int, str]] = {}
+        self.deltas = 0
+        self.wrong: set[str] = set()
         self.since = EPOCH
         self.waiting: dict[str, str] = {}
         self.sent: Counter[str] = Counter()
@@ -74,6 +83,7 @@ class FrontEnd:
         while True:
             self.gateway = next(self._gateways)
             query = {"session_id": self.session_id, "since": self.since} if self.session_id else {}
+            query |= {"stream": "true"} if self.streams else {}
             try:
                 async with self.gateway.connect(
                     query=urlencode(query), max_queue=None, ping_interval=None, close_timeout=1
@@ -91,7 +101,8 @@ class FrontEnd:
         hello = await receive(socket)
         if "error" in hello:
             return
-        if self.session_id is not None and hello != {"session_id": self.session_id, "resumed": True}:
+        expected = {"session_id": self.session_id, "resumed": True} | ({"stream": True} if self.streams else {})
+        if self.session_id is not None and hello != expected:
             self.problems.append(f"the session is gone: {hello}")
         self.session_id = hello["session_id"]
         self._socket = socket
@@ -118,8 +129,36 @@ class FrontEnd:
         await asyncio.sleep(PAUSE_SECONDS)
         await self._send(message_id)
 
+    def cut(self) -> None:
+        """Lose the socket, and come back."""
+        if self._socket is not None:
+            self.online.clear()
+            self._socket.transport.abort()
+
+    async def stop(self, message_id: str) -> None:
+        """Stop a prompt."""
+        assert self._socket is not None
+        await self._socket.send(json.dumps({"type": "stop", "message_id": message_id}))
+
+    def _grow(self, frame: Frame) -> None:
+        message_id = frame["message_id"]
+        if message_id not in self.waiting:
+            self.wrong.add(message_id)
+        attempt, text = self.made.get(message_id, (0, ""))
+        if frame["attempt"] > attempt:
+            attempt, text = frame["attempt"], ""
+        units = text.encode("utf-16-le")
+        if frame["type"] == "delta" and frame["attempt"] == attempt and 2 * frame["offset"] <= len(units):
+            self.deltas += 1
+            text = (units[: 2 * frame["offset"]] + frame["text"].encode("utf-16-le")).decode("utf-16-le")
+        self.made[message_id] = (attempt, text)
+
     def _take(self, frame: Frame) -> None:
         error = frame.get("error")
+        if "type" in frame:
+            self._grow(frame)
+            self._changed.set()
+            return
         if error == "Invalid JSON format":
             self._probed.set()
         elif error in PASSING and frame.get("message_id") in self.waiting:
@@ -131,6 +170,9 @@ class FrontEnd:
                 self.problems.append(f"told: {frame}")
         else:
             (self.pushes if frame.get("tool_name") == PUSHED_BY else self.answers).append(frame)
+            made = self.made.get(frame["message_id"], (0, ""))[1]
+            if not frame["message"].startswith((made, *FAILED)):
+                self.wrong.add(frame["message_id"])
             self.waiting.pop(frame["message_id"], None)
             if (key := (frame["message_id"], frame["timestamp"])) not in self._seen:
                 self._seen.add(key)
@@ -167,8 +209,8 @@ class FrontEnd:
 class Crowd:
     """Visitors of one row of the matrix; use it as a context manager. They all leave at its end."""
 
-    def __init__(self, gateways: Sequence[Gateway], size: int, *, first: int = 0) -> None:
-        self.visitors = [FrontEnd(gateways, first + n) for n in range(size)]
+    def __init__(self, gateways: Sequence[Gateway], size: int, *, first: int = 0, streams: bool = False) -> None:
+        self.visitors = [FrontEnd(gateways, first + n, streams=streams) for n in range(size)]
         self._talking: list[asyncio.Task[None]] = []
 
     @property

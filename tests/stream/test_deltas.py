@@ -135,8 +135,8 @@ async def test_ten_thousand_deltas_become_few(world: World, reader: Reader) -> N
 async def test_deltas_that_come_with_the_answer_are_not_sent(world: World, reader: Reader) -> None:
     """In one packet with it, or just before: the Reader finds those that come after the answer."""
     for n in range(30):
-        sent = [delta("가"), *([0.001] if n % 2 else []), delta("나") + delta("다") + last("가나다") + delta("라")]
-        assert (await streamed(world, reader, *sent))["message"] == "가나다"
+        packet = delta("나") + delta("다") + last("가나다") + delta("라")
+        assert (await streamed(world, reader, delta("가"), 0.001 * (n % 2), packet))["message"] == "가나다"
         assert "가나다".startswith(reader.text(reader.frames[-1]["message_id"]))
     await reader.visitor.nothing_pending()
 

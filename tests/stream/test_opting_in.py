@@ -55,6 +55,12 @@ async def test_each_socket_of_a_session_opts_in_for_itself(world: World, three: 
         assert frame["stopped"] is True
 
 
+async def test_who_asks_for_a_session_that_there_is_not_has_opted_in_too(three: Cluster) -> None:
+    """The new one that is given in its place begins with the same words."""
+    async with visit(three[0], query=f"session_id={new_id()}&stream=1") as visitor:
+        assert (visitor.hello["resumed"], visitor.hello["stream"]) == (False, True)
+
+
 async def test_another_type_is_ignored_like_any_key(reader: Reader) -> None:
     """Also on a socket that has opted in, and whatever its value."""
     for kind in ("foo", "Stop", None, ["stop"], {"stop": 1}, 5):

@@ -163,6 +163,10 @@ class Tap:
             self.send(last(text))
         background.call(self._queue.put_nowait, None)
 
+    async def called(self) -> None:
+        """Wait until it is asked."""
+        await become(lambda: self.seen, what="it is asked")
+
     async def abandoned(self, times: int = 1) -> None:
         """Wait until the caller has gone."""
         await become(lambda: sum(call.abandoned for call in self.seen) >= times, what="the call was abandoned")
