@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime
 from uuid import UUID
 
@@ -42,16 +42,14 @@ class Sessions:
     def __len__(self) -> int:
         return len(self._here) + self._opening
 
-    def __iter__(self) -> Iterator[Session]:
-        return iter(self._here.values())
-
     def find(self, session_id: UUID) -> Session | None:
         return self._here.get(session_id)
 
     async def open(
-        self, websocket: WebSocket, requested: str | None, since: datetime | None, hello: dict[str, object]
+        self, websocket: WebSocket, requested: str | None, since: datetime | None, *, streams: bool
     ) -> Session:
-        """Opens a new session or resumes the requested one; the first frame has `hello`. Raises DatabaseError."""
+        """Opens a new session, or resumes the requested one, and sends the first frame. Raises DatabaseError."""
+        hello: dict[str, object] = {"stream": True} if streams else {}
         self._opening += 1
         try:
             session = await self._resume(websocket, requested, since, hello) if requested else None
@@ -128,7 +126,7 @@ class Sessions:
 
         Raises DatabaseError.
         """
-        sessions = list(self)
+        sessions = list(self._here.values())
         here = [(session.id, session.connection_no, session.sent_at) for session in sessions]
         columns = [list(column) for column in zip(*here, strict=True)] or [[], [], []]
         rows = await self._chatdb.fetch("reclaim_sessions", self._instance_id, *columns)
@@ -139,21 +137,20 @@ class Sessions:
 
     async def close_all(self) -> None:
         """Closes every socket because the instance stops, and waits until they are gone, a few seconds at most."""
-        closing = [session.socket.close(errors.SERVICE_RESTART, errors.RESTARTING) for session in self]
-        await asyncio.gather(*closing)
+        here = list(self._here.values())
+        await asyncio.gather(*(session.socket.close(errors.SERVICE_RESTART, errors.RESTARTING) for session in here))
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 while self._here:
                     self._left.clear()
                     await self._left.wait()
         except TimeoutError:
-            for session in list(self):
+            for session in here:
                 session.socket.drop()
 
     async def stop(self) -> None:
         """Gives the ends of sessions a moment to be stored; the other instances end the rest."""
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._tasks.wait()
-        except TimeoutError:
-            await self._tasks.cancel(CLOSE_SECONDS)
+        await self._tasks.cancel(CLOSE_SECONDS)

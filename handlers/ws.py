@@ -38,10 +38,10 @@ async def chat(websocket: WebSocket) -> None:
     session: Session | None = None
     try:
         await websocket.accept()
-        hello: dict[str, object] = {"stream": True} if query.get("stream") in ("true", "1") else {}
+        streams = query.get("stream") in ("true", "1")
         since = _read_time(query.get("since", ""))
-        session = await sessions.open(websocket, query.get("session_id"), since, hello)
-        if hello:
+        session = await sessions.open(websocket, query.get("session_id"), since, streams=streams)
+        if streams:
             instance.chat.drafts.attach(session)
         if session.connection_no:  # it was resumed
             await turns.follow(session.id)
