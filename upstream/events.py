@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterable, Iterator
 from typing import Any
 
-import httpx
+import aiohttp
 
 from upstream.call import Sink
 from upstream.replies import BYTE_ORDER_MARK, ReplyUnusable, read_object
@@ -38,7 +38,7 @@ async def read_stream(pieces: AsyncIterable[bytes], sink: Sink, max_bytes: int) 
                     raise ReplyUnusable("the text is too large")
                 if text := text.replace("\0", ""):
                     sink.delta(text)
-    except httpx.TransportError as error:
+    except (aiohttp.ClientError, OSError) as error:
         raise ReplyUnusable("the stream broke off") from error
     raise ReplyUnusable("the stream ended without its last object")
 

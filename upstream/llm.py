@@ -35,7 +35,7 @@ class LlmServer(Server):
             raise
         except httpx.HTTPStatusError as error:
             result, self.failure = "status", LLM_STATUS.format(error.response.status_code)
-        except (ReplyUnusable, httpx.RemoteProtocolError):
+        except ReplyUnusable:
             result, self.failure = "format", LLM_FORMAT
         except (TimeoutError, httpx.TimeoutException):
             result, self.failure = "timeout", LLM_TIMEOUT

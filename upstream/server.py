@@ -1,8 +1,8 @@
-"""A server that is asked by POST, JSON both ways: httpx's requests and replies over aiohttp's connections."""
+"""A server that is asked by POST, JSON both ways: httpx's errors over aiohttp's connections."""
 
 import time
-from collections.abc import AsyncIterator, Mapping
-from typing import Any, Self
+from collections.abc import Mapping
+from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 import aiohttp
@@ -52,107 +52,58 @@ class Connector(aiohttp.TCPConnector):
             return await handler(req)
 
 
-class Reply(httpx.Response, AsyncIterator[bytes]):
-    """A reply whose head has come, and its body as it arrives.
+class Server:
+    """Has connections of its own, for every turn in hand: a slow server takes none from another."""
 
-    To close it before the end closes its connection, which tells the server to stop.
-    """
-
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self.reply = response
-        super().__init__(response.status, headers=list(response.headers.items()))
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> bytes:
-        content = self.reply.content
-        if content.at_eof():
-            raise StopAsyncIteration
-        try:
-            return await content.readany()
-        except FAILURES as error:
-            raise _translate(error) from error
-
-    async def aclose(self) -> None:
-        if not self.reply.content.is_eof():
-            self.reply.close()
-
-
-class Transport(httpx.AsyncBaseTransport):
-    """httpx's requests and replies over aiohttp's connections."""
-
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, url: str, accept: str) -> None:
+        self._url = url
+        self._timeout = settings.httpx_timeout
+        self._max_reply_bytes = settings.max_reply_bytes
         connector, connect = Connector(settings.max_upstream_connections), settings.connect_timeout
         self._session = aiohttp.ClientSession(
             connector=connector,
             middlewares=[connector.send],
             cookie_jar=aiohttp.DummyCookieJar(),
+            headers={"content-type": "application/json", "accept-encoding": "identity", "accept": accept},
             timeout=aiohttp.ClientTimeout(total=None, connect=connect, sock_connect=connect),
             max_line_size=MAX_HEADER_BYTES,
             max_field_size=MAX_HEADER_BYTES,
         )
 
-    async def handle_async_request(self, request: httpx.Request) -> Reply:
-        """Raises httpx's TimeoutException, NetworkError and RemoteProtocolError."""
-        url, content, headers = str(request.url), request.content, request.headers.multi_items()
-        try:
-            post = self._session.request(request.method, url, data=content, headers=headers, allow_redirects=False)
-            return Reply(await post)
-        except FAILURES as error:
-            raise _translate(error) from error
-
-    async def aclose(self) -> None:
-        await self._session.close()
-
-
-FAILURES = (aiohttp.ClientError, OSError, ValueError)
-
-
-def _translate(error: Exception) -> httpx.TransportError:
-    if isinstance(error, aiohttp.ClientResponseError):
-        return httpx.RemoteProtocolError("no HTTP")
-    return httpx.TimeoutException(str(error)) if isinstance(error, TimeoutError) else httpx.NetworkError(str(error))
-
-
-class Server:
-    """Has connections of its own, for every turn in hand: a slow server takes none from another."""
-
-    def __init__(self, settings: Settings, url: str, accept: str) -> None:
-        self._url = httpx.URL(url)
-        self._timeout = settings.httpx_timeout
-        self._max_reply_bytes = settings.max_reply_bytes
-        self._headers = {"content-type": "application/json", "accept-encoding": "identity", "accept": accept}
-        self._transport = Transport(settings)
-
     async def close(self) -> None:
-        await self._transport.aclose()
+        await self._session.close()
 
     async def ask(
         self, payload: Mapping[str, object], request_id: str, call: Call, sink: Sink | None = None
     ) -> dict[str, Any]:
         """The object in the reply, within `httpx_timeout` to its last byte, however slowly they drip.
 
-        What comes before it in a stream goes to the sink. Raises Stopped, TimeoutError, ReplyUnusable, and httpx's
-        TimeoutException, NetworkError, RemoteProtocolError and HTTPStatusError.
+        What comes before it in a stream goes to the sink. A connection is closed if its reply is not read to the end,
+        which tells the server to stop. Raises Stopped, TimeoutError, ReplyUnusable, and httpx's TimeoutException,
+        NetworkError and HTTPStatusError.
         """
-        headers = self._headers | {"x-request-id": request_id}
-        request = httpx.Request("POST", self._url, headers=headers, content=orjson.dumps(payload))
+        body, headers = orjson.dumps(payload), {"x-request-id": request_id}
         with call.within(self._timeout):
-            reply = await self._transport.handle_async_request(request)
             try:
-                if not reply.is_success:
-                    raise httpx.HTTPStatusError(f"HTTP {reply.status_code}", request=request, response=reply)
-                return await self._read(reply, sink)
-            finally:
-                await reply.aclose()
+                async with self._session.post(self._url, data=body, headers=headers, allow_redirects=False) as response:
+                    return await self._read(response, sink)
+            except aiohttp.ClientResponseError as error:
+                raise ReplyUnusable("no HTTP") from error
+            except TimeoutError as error:
+                raise httpx.TimeoutException(str(error)) from error
+            except (aiohttp.ClientError, OSError, ValueError) as error:
+                raise httpx.NetworkError(str(error)) from error
 
-    async def _read(self, reply: Reply, sink: Sink | None) -> dict[str, Any]:
-        media_type = reply.headers.get("content-type", "").partition(";")[0]
+    async def _read(self, response: aiohttp.ClientResponse, sink: Sink | None) -> dict[str, Any]:
+        status, pieces = response.status, response.content.iter_any()
+        if not 200 <= status < 300:
+            request = httpx.Request("POST", self._url)
+            raise httpx.HTTPStatusError(f"HTTP {status}", request=request, response=httpx.Response(status))
+        media_type = response.headers.get("content-type", "").partition(";")[0]
         if sink is not None and media_type.strip().lower() == "text/event-stream":
-            return await read_stream(reply, sink, self._max_reply_bytes)
+            return await read_stream(pieces, sink, self._max_reply_bytes)
         body = bytearray()
-        async for piece in reply:
+        async for piece in pieces:
             body += piece
             if len(body) > self._max_reply_bytes:
                 raise ReplyUnusable("the reply is too large")
