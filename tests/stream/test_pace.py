@@ -59,16 +59,16 @@ async def test_the_first_text_and_the_first_after_a_pause_come_at_once(world: Wo
         await reader.visitor.prompt(text)
         await reader.next()
         tap.send(event({"tool_name": "query_faq_database"}), delta("가"))
-        assert await seconds_until(reader, "가") < SLOW_SECONDS / 2
+        assert await seconds_until(reader, "가") < SLOW_SECONDS * 0.8
         tap.send(delta("나"))
-        assert await seconds_until(reader, "가나") > SLOW_SECONDS / 2
+        assert await seconds_until(reader, "가나") > SLOW_SECONDS * 0.2
         await asyncio.sleep(SLOW_SECONDS * 1.3)  # the pause
         tap.send(delta("다"))
-        assert await seconds_until(reader, "가나다") < SLOW_SECONDS / 2
+        assert await seconds_until(reader, "가나다") < SLOW_SECONDS * 0.8
         session_id = reader.visitor.session_id
     await asyncio.sleep(SLOW_SECONDS * 1.3)
     async with watching(leisurely, session_id) as again:
-        assert await seconds_until(again, "가나다") < SLOW_SECONDS / 2
+        assert await seconds_until(again, "가나다") < SLOW_SECONDS * 0.8
         tap.end("가나다라")
         await again.until_answer()
         assert again.kinds == ["start", "tool", "delta", "answer"]
