@@ -39,7 +39,7 @@ class Answers:
         row = answer_row(turn.session_id, turn.message_id, id := new_uuid(), answer)
         try:
             try:
-                rows = await self._store_answers.put(**row)
+                rows = await self._store_answers.put(row)
             except DatabaseError as error:
                 unstored = PlacedAnswer(id, turn.message_id, datetime.now(UTC), answer)
                 shown_at = await self._delivery.show(turn.session_id, unstored)
@@ -60,7 +60,7 @@ class Answers:
             while not isinstance(error, RowRefused):
                 await asyncio.sleep(RETRY_SECONDS)
                 try:
-                    rows = await self._store_answers.put(**row)
+                    rows = await self._store_answers.put(row)
                     if rows and rows[0]["created_at"] is None:
                         # The first attempt succeeded after all, late and with a time of its own.
                         await self._chatdb.fetch("set_answer_time", row["chat_id"], row["sent_at"])
@@ -76,8 +76,8 @@ class Answers:
 
         Returns nothing if the prompt was stored before, or if that fails: it may still be stored by itself.
         """
-        row = answer_row(turn.session_id, turn.message_id, new_uuid(), answer)
-        storing = self._store_answers.put(**row | {"prompt": turn.text})
+        row = answer_row(turn.session_id, turn.message_id, new_uuid(), answer, prompt=turn.text)
+        storing = self._store_answers.put(row)
         limit = self._loop.call_later(WITH_PROMPT_SECONDS, _give_up, storing)  # cheaper than asyncio.timeout
         try:
             rows = await storing
@@ -95,8 +95,8 @@ class Answers:
 
     async def push(self, session_id: UUID, prompt_id: UUID | None, answer: Answer) -> None:
         """Stores a push, which carries the prompt's id or its own, and sends it. Raises DatabaseError."""
-        row = answer_row(session_id, prompt_id, id := new_uuid(), answer)
-        for stored in await self._store_answers.put(**row | {"is_push": True}):
+        row = answer_row(session_id, prompt_id, id := new_uuid(), answer, is_push=True)
+        for stored in await self._store_answers.put(row):
             is_here = stored["instance_id"] == self._delivery.instance_id
             metrics.pushes.labels("local" if is_here else "remote").inc()
             await self._delivery.deliver(session_id, prompt_id or id, answer, stored)

@@ -31,12 +31,21 @@ class PlacedAnswer(NamedTuple):
             "timestamp": self.created_at.isoformat(timespec="microseconds"),
             "message_id": str(self.message_id),
             "message": self.answer.message,
+            **_details(self.answer),
         }
-        return orjson.dumps(frame | _details(self.answer))
+        return orjson.dumps(frame)
 
 
-def answer_row(session_id: UUID, prompt_id: UUID | None, id: UUID, answer: Answer) -> dict[str, object]:
-    """The row that store_answers takes for an answer whose prompt is stored."""
+def answer_row(
+    session_id: UUID,
+    prompt_id: UUID | None,
+    id: UUID,
+    answer: Answer,
+    *,
+    prompt: str | None = None,
+    is_push: bool = False,
+) -> dict[str, object]:
+    """What store_answers takes; with a prompt, that is stored as well."""
     return {
         "session_id": session_id,
         "prompt_id": prompt_id,
@@ -45,8 +54,8 @@ def answer_row(session_id: UUID, prompt_id: UUID | None, id: UUID, answer: Answe
         "source_tool": answer.tool_name,
         "payload": orjson.dumps(answer.payload).decode(),
         "sent_at": None,
-        "is_push": False,
-        "prompt": None,
+        "is_push": is_push,
+        "prompt": prompt,
     }
 
 

@@ -28,7 +28,7 @@ class Logins:
         with self.tasks.busy():
             # An id beyond the column's range is an id that no persona has.
             known_id = persona_id if abs(persona_id) < 2**31 else 0
-            ties = await self._tie_personas.put(session_id=session_id, persona_id=known_id)
+            ties = await self._tie_personas.put({"session_id": session_id, "persona_id": known_id})
             if not ties or not ties[0]["is_connected"]:
                 raise NotFound(NOT_CONNECTED)
             if not ties[0]["is_persona"]:
@@ -39,7 +39,7 @@ class Logins:
 
     async def get_persona_id(self, session_id: UUID) -> int | None:
         """The persona that a session is tied to. Raises NotFound if nobody is there, DatabaseError."""
-        rows = await self._get_persona_ids.put(session_id=session_id)
+        rows = await self._get_persona_ids.put({"session_id": session_id})
         if not rows:
             raise NotFound(NOT_CONNECTED)
         return cast("int | None", rows[0]["persona_id"])

@@ -69,8 +69,9 @@ class Prompts:
             self._store(turn, session)
 
     def _store(self, turn: Turn, session: Session) -> None:
-        row = {"id": turn.message_id, "session_id": turn.session_id, "content": turn.text}
-        stored = self._store_prompts.put(**row, instance_id=self._delivery.instance_id)
+        instance_id = self._delivery.instance_id
+        row = {"id": turn.message_id, "session_id": turn.session_id, "content": turn.text, "instance_id": instance_id}
+        stored = self._store_prompts.put(row)
         stored.add_done_callback(lambda stored: self._on_stored(turn, session, stored))
 
     def _on_stored(self, turn: Turn, session: Session, stored: asyncio.Future[list[asyncpg.Record]]) -> None:

@@ -66,7 +66,7 @@ class Session:
     async def _send_unsent(self) -> None:
         while self.has_news and self.socket.is_open:
             self.has_news = False
-            rows = await self.list_unsent.put(session_id=self.id, sent_at=self.sent_at)
+            rows = await self.list_unsent.put({"session_id": self.id, "sent_at": self.sent_at})
             if not rows or rows[0]["connection_no"] > self.connection_no:
                 await self.socket.close(SUPERSEDED, OPENED_ELSEWHERE)
                 return

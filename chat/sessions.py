@@ -59,7 +59,7 @@ class Sessions:
 
     async def _open_new(self, websocket: WebSocket, hello: dict[str, object]) -> Session:
         id = new_uuid()
-        rows = await self._open_sessions.put(session_id=id, instance_id=self._instance_id)
+        rows = await self._open_sessions.put({"session_id": id, "instance_id": self._instance_id})
         if not rows:
             raise errors.DatabaseError
         session = self._here[id] = self._make(websocket, id, 0, rows[0]["last_answer_at"])
@@ -116,7 +116,7 @@ class Sessions:
     async def _end(self, session: Session) -> None:
         while True:
             try:
-                await self._end_sessions.put(session_id=session.id, connection_no=session.connection_no)
+                await self._end_sessions.put({"session_id": session.id, "connection_no": session.connection_no})
                 return
             except errors.DatabaseError:
                 await asyncio.sleep(RETRY_SECONDS)

@@ -53,7 +53,13 @@ class Turns:
     def add(self, turn: Turn) -> None:
         """Takes a turn in hand, which gets its place in line when its prompt is stored."""
         self._turns[turn.message_id] = turn
-        self._lanes.setdefault(turn.session_id, Lane()).in_hand += 1
+        self._lane(turn.session_id).in_hand += 1
+
+    def _lane(self, session_id: UUID) -> Lane:
+        lane = self._lanes.get(session_id)
+        if lane is None:
+            lane = self._lanes[session_id] = Lane()
+        return lane
 
     def line_up(self, turn: Turn | RemoteTurns) -> None:
         """Puts a turn in hand at the end of its session's line."""
@@ -104,7 +110,7 @@ class Turns:
                 earlier.has_news.set()  # the new socket is to be shown what the old one was
         if message_ids:
             remote = RemoteTurns(session_id, message_ids)
-            self._lanes.setdefault(session_id, Lane()).remote.append(remote)
+            self._lane(session_id).remote.append(remote)
             self.line_up(remote)
 
     def unfollow(self, session_id: UUID) -> None:

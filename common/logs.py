@@ -4,9 +4,8 @@ import asyncio
 import hashlib
 import logging
 import sys
-from collections.abc import MutableMapping
 from datetime import UTC, datetime
-from typing import Any, TextIO
+from typing import TextIO
 from uuid import UUID
 
 import orjson
@@ -22,15 +21,25 @@ def session_hash(session_id: UUID) -> str:
     return hashlib.blake2s(session_id.bytes, digest_size=5).hexdigest()
 
 
-class EventLog(logging.LoggerAdapter[logging.Logger]):
-    """`log.info("an event", name=value)`."""
+class EventLog:
+    """`log.info("an event", name=value)`; logging's own adapter costs more."""
 
-    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        exc_info = kwargs.pop("exc_info", None)
-        return msg, {"exc_info": exc_info, "extra": {"fields": kwargs}}
+    _logger = logging.getLogger("gateway")
+
+    def info(self, event: str, **fields: object) -> None:
+        self._logger.info(event, extra={"fields": fields})
+
+    def warning(self, event: str, **fields: object) -> None:
+        self._logger.warning(event, extra={"fields": fields})
+
+    def error(self, event: str, exc_info: BaseException | None = None, **fields: object) -> None:
+        self._logger.error(event, exc_info=exc_info, extra={"fields": fields})
+
+    def exception(self, event: str, **fields: object) -> None:
+        self._logger.exception(event, extra={"fields": fields})
 
 
-log = EventLog(logging.getLogger("gateway"))
+log = EventLog()
 
 
 class JsonFormatter(logging.Formatter):

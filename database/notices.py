@@ -36,7 +36,7 @@ class Notifier:
         """Has an instance look at a session."""
         for _ in range(NOTIFY_TRIES):
             try:
-                await self._notices.put(payload=str(session_id), channel=SESSIONS.format(instance_id))
+                await self._notices.put({"payload": str(session_id), "channel": SESSIONS.format(instance_id)})
                 return
             except DatabaseError:
                 await asyncio.sleep(RETRY_SECONDS)
@@ -46,7 +46,7 @@ class Notifier:
         """Sends typed messages below 8,000 bytes, in order; returns the bytes sent. Whoever misses one asks again."""
         payloads, channel = [orjson.dumps(word) for word in words], WORDS.format(instance_id)
         try:
-            await asyncio.gather(*(self._words.put(payload=p.decode(), channel=channel) for p in payloads))
+            await asyncio.gather(*(self._words.put({"payload": p.decode(), "channel": channel}) for p in payloads))
         except DatabaseError:
             return 0
         return sum(map(len, payloads))

@@ -17,7 +17,7 @@ MAX_QUEUED = 20_000
 KEPT_USES = 20  # statements on one connection before others who wait for one have their turn
 T = TypeVar("T")
 _COLUMNS = re.compile(r"WITH ORDINALITY AS \w+ \(([\w, ]+), n\)")
-_Waiting: TypeAlias = tuple[list[Any], asyncio.Future[list[asyncpg.Record]]]  # a row and its caller
+_Waiting: TypeAlias = tuple[dict[str, object], asyncio.Future[list[asyncpg.Record]]]  # a row and its caller
 
 
 class BatchedStatement:
@@ -33,7 +33,7 @@ class BatchedStatement:
         columns = _COLUMNS.search(database.statements[statement])
         assert columns, f"{statement}.sql names no columns"
         self._columns = columns[1].split(", ")
-        self._apart = self._columns.index(apart)
+        self._apart = apart
         self._database = database
         self._statement = statement
         self._max_rows = max_rows
@@ -42,14 +42,14 @@ class BatchedStatement:
         self._task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
 
-    def put(self, **row: object) -> asyncio.Future[list[asyncpg.Record]]:
+    def put(self, row: dict[str, object]) -> asyncio.Future[list[asyncpg.Record]]:
         """Queues a row, its columns by name; the future has what the statement returns for it, or DatabaseError."""
         future: asyncio.Future[list[asyncpg.Record]] = self._loop.create_future()
         if len(self._queue) >= MAX_QUEUED:
             log.error("too many rows wait for a statement", statement=self._statement)
             future.set_exception(DatabaseError())
             return future
-        self._queue.append(([row[column] for column in self._columns], future))
+        self._queue.append((row, future))
         if self._task is None:
             self._task = self._loop.create_task(self._work())
         return future
@@ -95,7 +95,7 @@ class BatchedStatement:
 
     async def _run(self, batch: list[_Waiting], kept: list[Any]) -> None:
         self._sizes.observe(len(batch))
-        columns = map(list, zip(*(row for row, _ in batch), strict=True))
+        columns = [[row[column] for row, _ in batch] for column in self._columns]
         found: dict[int, list[asyncpg.Record]] = {}
         for row in await self._database.fetch(self._statement, *columns, kept=kept):
             found.setdefault(row["n"], []).append(row)

@@ -6,8 +6,9 @@ from uvicorn._types import ASGIReceiveEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
-from websockets.frames import Frame, Opcode
-from websockets.protocol import Event, State
+from websockets.frames import Frame
+from websockets.protocol import State
+from websockets.typing import BytesLike
 
 from common.errors import HEAD_TOO_LARGE, POLICY_VIOLATION, TOO_MANY_MESSAGES
 from common.limits import MINUTE, Window
@@ -152,20 +153,32 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         self._resume_reading()
         return message
 
-    def handle_events(self) -> None:
-        for event in self.conn.events_received():
-            if self._admits(event):
-                self.conn.events = [event]  # where uvicorn looks for it
-                super().handle_events()
+    def handle_text(self, event: Frame) -> None:
+        if self._admits(event.data):
+            super().handle_text(event)
 
-    def _admits(self, event: Event) -> bool:
+    def handle_bytes(self, event: Frame) -> None:
+        if self._admits(event.data):
+            super().handle_bytes(event)
+
+    def handle_cont(self, event: Frame) -> None:
+        if self._admits(event.data):
+            super().handle_cont(event)
+
+    def handle_pong(self, event: Frame) -> None:
+        if self._admits(event.data):
+            super().handle_pong(event)
+
+    def handle_ping(self) -> None:
+        if self._admits(b""):
+            super().handle_ping()
+
+    def _admits(self, data: BytesLike) -> bool:
         """Counts a frame; False if it is not to be handled, since the connection ends."""
-        if not isinstance(event, Frame) or event.opcode is Opcode.CLOSE:
-            return True
         if self.transport.is_closing():
             return False
         now = self.loop.time()
-        self.slice.count(now, 1 + len(event.data) // COSTLY_BYTES)
+        self.slice.count(now, 1 + len(data) // COSTLY_BYTES)
         self.burst += 1
         if self.minute.count(now) <= self.frames_per_minute and self.burst <= self.longest_burst:
             return True
