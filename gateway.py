@@ -1,18 +1,19 @@
-"""The gateway: its routes, its errors, its life. Run by `uvicorn gateway:app` or `python gateway.py`.
+"""The gateway: routes, error handling, lifespan. Run by `uvicorn gateway:app` or `python gateway.py`.
 
 What is where:
 
     handlers/       ws.py        the handshake, frames that come in
                     rest.py      the REST API; requests.py: what is valid in a request; pages.py: what is no API
     chat/           prompts.py   a prompt taken, stored, claimed
-                    turns.py     the order of answers, taking over; answering.py: what is answered
+                    turns.py     the order of answers, taking over; waiting.py: for other instances
+                    answering.py what is answered; drafts.py: shown while it is made; stops.py: stopped
                     answers.py   answers stored exactly once; frames.py: an answer in each of its forms
                     sessions.py  sessions opened, resumed, superseded, ended
                     session.py   what is sent, in order, and resumed; delivery.py: notices
                     logins.py    login and push; qna.py: FAQ, terms, views
     upstream/       the LLM server and the MCP server
     database/       pools, batches, migrations, NOTIFY; sql/: every statement
-    service/        instance.py  start, signs of life, readiness, draining; checks.py: settings that will hurt
+    service/        instance.py  start, signs of life, readiness, draining; checks.py: risky settings
                     guards.py    limits of connections; serving.py: between uvicorn and the routes
     common/         errors.py    kinds of error, and every text; logs.py, metrics.py: what operators see
     settings.py     the settings: names, limits, defaults
@@ -96,7 +97,7 @@ app = Edge(routed)
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Runs the gateway.")
-    parser.add_argument("--check", action="store_true", help="only check the settings; exit status 1 if one will hurt")
+    parser.add_argument("--check", action="store_true", help="only check the settings; exit status 1 if one is risky")
     if parser.parse_args().check:
         warnings = asyncio.run(check_all(settings))
         print("\n".join(warnings) or "Nothing to warn of.")

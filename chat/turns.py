@@ -42,8 +42,8 @@ class Turns:
 
     def is_remote(self, session_id: UUID, message_id: UUID) -> bool:
         """Whether the session waits for another instance to answer this prompt."""
-        lane = self._lanes.get(session_id)
-        return lane is not None and any(message_id in remote.message_ids for remote in lane.remote)
+        lane = self._lanes.get(session_id) or Lane()
+        return any(message_id in remote.message_ids for remote in lane.remote)
 
     def count(self, session_id: UUID) -> int:
         """How much of a session is in hand; turns of other instances count as one."""
