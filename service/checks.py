@@ -1,4 +1,4 @@
-"""Settings that will hurt, named at start and by `python gateway.py --check`; what readiness asks and shows."""
+"""Risky settings, named at start and by `python gateway.py --check`; what readiness asks and shows."""
 
 import asyncio
 from collections import Counter
@@ -40,7 +40,7 @@ def _check_settings(settings: Settings) -> Iterator[str]:
 
 
 async def check_all(settings: Settings) -> list[str]:
-    """A sentence for each combination of settings that will hurt, with the variables to change.
+    """A sentence for each risky combination of settings, with the variables to change.
 
     Asks the databases as well, whether they answer and have enough connections.
     """

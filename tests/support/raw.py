@@ -79,13 +79,21 @@ class RawSocket:
 
     def send_frame(self, opcode: int, payload: bytes) -> None:
         """Send one whole frame."""
+        self.socket.sendall(self._frame(opcode, payload))
+
+    def send_together(self, values: list[Any]) -> None:
+        """Send text frames in one packet."""
+        frames = (self._frame(TEXT, json.dumps(value, ensure_ascii=False).encode()) for value in values)
+        self.socket.sendall(b"".join(frames))
+
+    def _frame(self, opcode: int, payload: bytes) -> bytes:
         mask = os.urandom(4)
         masked = bytes(byte ^ mask[n % 4] for n, byte in enumerate(payload))
         if len(payload) < 126:
             head = struct.pack("!BB", 0x80 | opcode, 0x80 | len(payload))
         else:
             head = struct.pack("!BBH", 0x80 | opcode, 0x80 | 126, len(payload))
-        self.socket.sendall(head + mask + masked)
+        return head + mask + masked
 
     def send_json(self, value: Any) -> None:
         """Send a text frame."""
