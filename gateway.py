@@ -7,7 +7,7 @@ What is where:
     chat/           prompts.py   a prompt taken, stored, claimed
                     turns.py     the order of answers, taking over; answering.py: what is answered
                     answers.py   answers stored exactly once; frames.py: an answer in each of its forms
-                    sessions.py  sessions opened, resumed, superseded, ended
+                    sessions.py  sessions opened, resumed, superseded, ended; keys.py: what that takes
                     session.py   what is sent, in order, and resumed; delivery.py: notices
                     logins.py    login and push; qna.py: FAQ, terms, views
     upstream/       the LLM server and the MCP server

@@ -24,6 +24,7 @@ GRACE_SECONDS = 5
 STALL_SECONDS = 20.0
 LOOK_SECONDS = 5.0
 JOIN_SECONDS = 0.1
+HISTORY = "/api/chat/history/"
 _FIRST = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
@@ -118,7 +119,8 @@ async def cut_stalled_connections(server: uvicorn.Server | None) -> None:
 class Edge:
     """Takes trailing slashes off, so that both forms of a path are answered directly and never by a redirect.
 
-    `X-Request-ID` is taken over or made, stands in the request's state as `request_id`, and is returned.
+    `X-Request-ID` is taken over or made, stands in the request's state as `request_id`, and is returned. No cache is to
+    keep a reply on the path of a history, whatever it says.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -140,9 +142,13 @@ class Edge:
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex.encode()
         scope["state"]["request_id"] = request_id.decode()
 
-        async def send_with_id(message: Message) -> None:
+        headers = [(b"x-request-id", request_id)]
+        if scope["path"].startswith(HISTORY):
+            headers.append((b"cache-control", b"no-store"))
+
+        async def send_with_headers(message: Message) -> None:
             if message["type"] in _FIRST:
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
+                message["headers"] = [*message.get("headers", ()), *headers]
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        await self._app(scope, receive, send_with_headers)
