@@ -35,4 +35,4 @@ def _read(connection: HTTPConnection) -> str:
 
 
 def _hash(key: str) -> bytes:
-    return hashlib.sha256(key.encode()).digest()
+    return hashlib.sha256(key.encode(errors="surrogateescape")).digest()
