@@ -24,7 +24,6 @@ GRACE_SECONDS = 5
 STALL_SECONDS = 20.0
 LOOK_SECONDS = 5.0
 JOIN_SECONDS = 0.1
-HISTORY = "/api/chat/history/"
 _FIRST = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
@@ -141,9 +140,8 @@ class Edge:
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex.encode()
         scope["state"]["request_id"] = request_id.decode()
-
         headers = [(b"x-request-id", request_id)]
-        if scope["path"].startswith(HISTORY):
+        if scope["path"].startswith("/api/chat/history/"):
             headers.append((b"cache-control", b"no-store"))
 
         async def send_with_headers(message: Message) -> None:
