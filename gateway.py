@@ -8,7 +8,7 @@ What is where:
                     turns.py     the order of answers, taking over; waiting.py: for other instances
                     answering.py what is answered; drafts.py: shown while it is made; stops.py: stopped
                     answers.py   answers stored exactly once; frames.py: an answer in each of its forms
-                    sessions.py  sessions opened, resumed, superseded, ended
+                    sessions.py  sessions opened, resumed, superseded, ended; keys.py: what that takes
                     session.py   what is sent, in order, and resumed; delivery.py: notices
                     logins.py    login and push; qna.py: FAQ, terms, views
     upstream/       the LLM server and the MCP server

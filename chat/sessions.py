@@ -4,11 +4,13 @@ import asyncio
 import time
 from contextlib import suppress
 from datetime import datetime
+from typing import TypeAlias
 from uuid import UUID
 
 import orjson
 from starlette.websockets import WebSocket
 
+from chat.keys import new_key, shows_key
 from chat.session import Session
 from chat.socket import CLOSE_SECONDS, Socket
 from common import errors, metrics
@@ -21,6 +23,7 @@ from settings import Settings
 
 RETRY_SECONDS = 5.0
 MAX_READ = 50  # sessions; what is read of each may be ten times MAX_REPLY_BYTES
+Hello: TypeAlias = dict[str, object]  # the first frame
 
 
 class Sessions:
@@ -49,30 +52,31 @@ class Sessions:
         self, websocket: WebSocket, requested: str | None, since: datetime | None, *, streams: bool
     ) -> Session:
         """Opens a new session, or resumes the requested one, and sends the first frame. Raises DatabaseError."""
-        hello: dict[str, object] = {"stream": True} if streams else {}
+        id = read_uuid(requested)
+        hello: Hello = {"stream": True} if streams else {}
         self._opening += 1
         try:
-            session = await self._resume(websocket, requested, since, hello) if requested else None
+            session = await self._resume(websocket, id, since, hello) if id else None
             return session or await self._open_new(websocket, hello | ({"resumed": False} if requested else {}))
         finally:
             self._opening -= 1
 
-    async def _open_new(self, websocket: WebSocket, hello: dict[str, object]) -> Session:
-        id = new_uuid()
-        rows = await self._open_sessions.put({"session_id": id, "instance_id": self._instance_id})
+    async def _open_new(self, websocket: WebSocket, hello: Hello) -> Session:
+        id, (key, key_hash) = new_uuid(), new_key()
+        row = {"session_id": id, "instance_id": self._instance_id, "key_hash": key_hash}
+        rows = await self._open_sessions.put(row)
         if not rows:
             raise errors.DatabaseError
         session = self._here[id] = self._make(websocket, id, 0, rows[0]["last_answer_at"])
         metrics.sessions_opened.labels("new").inc()
-        await session.begin(orjson.dumps({"session_id": str(id)} | hello))
+        await session.begin(orjson.dumps({"session_id": str(id), "key": key} | hello))
         return session
 
-    async def _resume(
-        self, websocket: WebSocket, requested: str, since: datetime | None, hello: dict[str, object]
-    ) -> Session | None:
-        id = read_uuid(requested)
-        row = id and await self._chatdb.fetchrow("resume_session", id, self._instance_id, self._settings.resume_hours)
-        if not id or not row:
+    async def _resume(self, websocket: WebSocket, id: UUID, since: datetime | None, hello: Hello) -> Session | None:
+        if not await shows_key(websocket, id, self._chatdb):
+            return None
+        row = await self._chatdb.fetchrow("resume_session", id, self._instance_id, self._settings.resume_hours)
+        if not row:
             return None
         # A time in the future would make the answers until then look as if they had been sent.
         sent_at = min(since or row["last_answer_at"], row["last_answer_at"])
@@ -115,11 +119,10 @@ class Sessions:
 
     async def _end(self, session: Session) -> None:
         while True:
-            try:
+            with suppress(errors.DatabaseError):
                 await self._end_sessions.put({"session_id": session.id, "connection_no": session.connection_no})
                 return
-            except errors.DatabaseError:
-                await asyncio.sleep(RETRY_SECONDS)
+            await asyncio.sleep(RETRY_SECONDS)
 
     async def reclaim(self) -> list[UUID]:
         """Takes back sessions that the others had ended; returns those with unsent answers or a newer socket.

@@ -17,7 +17,7 @@ FADED, PLAIN = "\033[2m", "\033[0m"
 
 
 def session_hash(session_id: UUID) -> str:
-    """What a log may show of a session's id, which is the key to its conversation."""
+    """What a log may show of a session's id, which is enough to log the session in."""
     return hashlib.blake2s(session_id.bytes, digest_size=5).hexdigest()
 
 

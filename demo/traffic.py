@@ -65,10 +65,13 @@ class Traffic:
         self.exact = _texts("faqs.json", "question") + _texts("terms.json", "term")
         self._socket_url = base_url.rstrip("/") + "/api/chat/ws"
 
-    def connect(self, **query: str) -> connect:
+    def connect(self, key: str = "", **query: str) -> connect:
         """`since` holds a plus sign, which `urlencode` escapes as it must be."""
         query_string = "?" + urlencode(query) if query else ""
-        return connect(self._socket_url + query_string, proxy=None, open_timeout=10, compression=None)
+        headers = {"Authorization": f"Bearer {key}"} if key else None
+        return connect(
+            self._socket_url + query_string, additional_headers=headers, proxy=None, open_timeout=10, compression=None
+        )
 
     async def visitor(self) -> None:
         """Visits again and again; a gateway that goes away meanwhile is waited for."""
@@ -103,7 +106,7 @@ class Visit:
 
     def __init__(self, traffic: Traffic) -> None:
         self._traffic = traffic
-        self._session_id = ""
+        self._session_id = self._key = ""
         self._since = ""
         self._stream = {"stream": "true"} if random.random() < WATCHING else {}
 
@@ -114,12 +117,14 @@ class Visit:
         if leaves_early:
             await asyncio.sleep(random.uniform(*AWAY))
             since = {"since": self._since} if self._since else {}
-            async with self._traffic.connect(session_id=self._session_id, **since, **self._stream) as socket:
+            query = {"session_id": self._session_id} | since | self._stream
+            async with self._traffic.connect(self._key, **query) as socket:
                 self._traffic.counts["resumed"] += 1
                 await self._open(socket, self._talk)
 
     async def _open(self, socket: ClientConnection, talk: Callable[[ClientConnection], Awaitable[None]]) -> None:
-        self._session_id = (await _receive(socket))["session_id"]
+        hello = await _receive(socket)
+        self._session_id, self._key = hello["session_id"], hello.get("key", self._key)
         self._traffic.open += 1
         try:
             await talk(socket)

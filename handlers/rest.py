@@ -4,6 +4,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from chat.frames import history_entry
+from chat.keys import shows_key
 from chat.qna import MAX_TOP_K
 from common.errors import NO_ANSWER, NO_SESSION, NotFound
 from handlers.requests import integer, json_response, optional_boolean, path_uuid, query_integer, read_body, uuid
@@ -23,7 +24,8 @@ async def list_personas(request: Request) -> Response:
 async def get_history(request: Request) -> Response:
     session_id = path_uuid(request, "session_id")
     limit = query_integer(request, "limit", default=100, minimum=1, maximum=500)
-    rows = await request.state.instance.chatdb.fetch("list_history", session_id, limit)
+    chatdb = request.state.instance.chatdb
+    rows = await shows_key(request, session_id, chatdb) and await chatdb.fetch("list_history", session_id, limit)
     if not rows:
         raise NotFound(NO_SESSION)
     history = [history_entry(row) for row in rows if row["id"] is not None]  # one row of nulls if nothing was said

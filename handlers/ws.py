@@ -37,7 +37,7 @@ async def chat(websocket: WebSocket) -> None:
     query, sessions, turns = websocket.query_params, instance.chat.sessions, instance.chat.turns
     session: Session | None = None
     try:
-        await websocket.accept()
+        await websocket.accept("chat" if "chat" in websocket.scope["subprotocols"] else None)
         streams = query.get("stream") in ("true", "1")
         since = _read_time(query.get("since", ""))
         session = await sessions.open(websocket, query.get("session_id"), since, streams=streams)

@@ -90,6 +90,8 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
 
     def __init__(self, prompts_per_minute: int, **uvicorns: Any) -> None:
         super().__init__(**uvicorns)
+        # The handler reads them: a header that websockets cannot parse it would quote, and this one may hold a key.
+        self.conn.process_subprotocol = lambda headers: None  # type: ignore[method-assign]
         self.frames_per_minute = prompts_per_minute * FRAMES_PER_PROMPT
         self.longest_burst = max(prompts_per_minute * BURST_PER_PROMPT, SHORTEST_BURST)
         self.held: list[bytes] = []  # the last piece first

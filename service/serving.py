@@ -118,7 +118,8 @@ async def cut_stalled_connections(server: uvicorn.Server | None) -> None:
 class Edge:
     """Takes trailing slashes off, so that both forms of a path are answered directly and never by a redirect.
 
-    `X-Request-ID` is taken over or made, stands in the request's state as `request_id`, and is returned.
+    `X-Request-ID` is taken over or made, stands in the request's state as `request_id`, and is returned. No cache is to
+    keep a reply on the path of a history, whatever it says.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -139,10 +140,13 @@ class Edge:
         given = next((value for name, value in scope["headers"] if name == b"x-request-id"), b"")
         request_id = given if _REQUEST_ID.fullmatch(given) else uuid4().hex.encode()
         scope["state"]["request_id"] = request_id.decode()
+        headers = [(b"x-request-id", request_id)]
+        if scope["path"].startswith("/api/chat/history/"):
+            headers.append((b"cache-control", b"no-store"))
 
-        async def send_with_id(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] in _FIRST:
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
+                message["headers"] = [*message.get("headers", ()), *headers]
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        await self._app(scope, receive, send_with_headers)

@@ -4,11 +4,11 @@ export const api = { onCall: () => {} };
 
 const TIMEOUT_MS = 20_000;
 
-/** The JSON that the gateway answers, null for an empty body; raises an Error with `status` for all else. */
-export async function call(method, path, body, timeout = TIMEOUT_MS) {
+/** The JSON that the gateway answers, null for an empty body; raises an Error with `status` for all else. `key` is a session's. */
+export async function call(method, path, body, { timeout = TIMEOUT_MS, key } = {}) {
   const started = performance.now();
-  const options = { method, signal: AbortSignal.timeout(timeout) };
-  if (body) Object.assign(options, { headers: { "content-type": "application/json" }, body: JSON.stringify(body) });
+  const headers = { ...(body && { "content-type": "application/json" }), ...(key && { authorization: `Bearer ${key}` }) };
+  const options = { method, headers, signal: AbortSignal.timeout(timeout), ...(body && { body: JSON.stringify(body) }) };
   let status = 0; // no answer, or none of the gateway's (a proxy's error page)
   let answer = null;
   try {
@@ -18,7 +18,7 @@ export async function call(method, path, body, timeout = TIMEOUT_MS) {
   } catch {
     // The status says so.
   }
-  api.onCall({ method, path, body, status, answer, ms: Math.round(performance.now() - started) });
+  api.onCall({ method, path, headers, body, status, answer, ms: Math.round(performance.now() - started) });
   if (status < 200 || status > 299) throw Object.assign(new Error(`HTTP ${status}`), { status });
   return answer;
 }

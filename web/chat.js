@@ -53,7 +53,7 @@ const session = new Session({
 /** Shows the conversation that this tab had, if any, and connects; where its history cannot be had, that comes later. */
 async function start(isFirst = true) {
   const { id } = session;
-  const history = id ? await fetchHistory(id) : [];
+  const history = id ? await fetchHistory(session) : [];
   if (history) {
     view.clear();
     session.rewind();
@@ -67,11 +67,11 @@ async function start(isFirst = true) {
 }
 
 /** Null where there may be a history but it could not be had. */
-async function fetchHistory(id) {
+async function fetchHistory({ id, key }) {
   try {
-    return (await call("GET", `/api/chat/history/${id}?limit=${HISTORY_ROWS}`)).history;
+    return (await call("GET", `/api/chat/history/${id}?limit=${HISTORY_ROWS}`, null, { key })).history;
   } catch ({ status }) {
-    return status === 404 || status === 422 ? [] : null; // an unknown session becomes a new one when the socket connects
+    return status === 404 || status === 422 ? [] : null; // who has no key to a session gets a new one when the socket connects
   }
 }
 
@@ -99,7 +99,7 @@ function ask(message) {
 }
 
 async function login({ id, name }) {
-  await call("POST", "/api/login", { session_id: session.id, persona_id: id }, LOGIN_TIMEOUT_MS);
+  await call("POST", "/api/login", { session_id: session.id, persona_id: id }, { timeout: LOGIN_TIMEOUT_MS });
   session.setPersona(name);
   showState();
 }

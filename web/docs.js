@@ -95,13 +95,20 @@ function showRest(api) {
   }
 }
 
+// OpenAPI takes this header for no parameter; on this page it is filled in like one.
+const KEY = {
+  name: "key", in: "header", required: true, schema: { type: "string" },
+  description: "From the first frame of the WebSocket; sent as `Authorization: Bearer <key>`",
+};
+
 function showOperation(method, path, operation) {
   const id = slug(`${method} ${path}`);
   const badge = () => el("span", { class: `method ${method}`, text: method.toUpperCase() });
   const link = el("a", { href: `#${id}` }, badge(), path.replace("/api", ""));
   $("rest-contents").append(el("li", {}, link));
 
-  const { parameters = [], requestBody, responses } = operation;
+  const { parameters: own = [], requestBody, responses, security } = operation;
+  const parameters = security ? [...own, KEY] : own;
   const inside = el("div", { class: "inside" }, prose(operation.description));
   if (parameters.length) {
     inside.append(el("h3", { text: "Parameters" }), table(["Name", "Type", ""], parameters.map((parameter) => [
@@ -133,7 +140,7 @@ function showOperation(method, path, operation) {
 function tryForm(id, method, path, parameters, requestBody) {
   const inputs = parameters.map((parameter) => {
     const value = parameter.example ?? parameter.schema.default ?? "";
-    const input = el("input", { id: `${id}-${parameter.name}`, value, autocomplete: "off" });
+    const input = el("input", { id: `${id}-${parameter.name}`, name: parameter.name, value, autocomplete: "off" });
     return { parameter, input };
   });
   const example = requestBody && examplesOf(requestBody.content["application/json"])[0][1];
@@ -146,13 +153,19 @@ function tryForm(id, method, path, parameters, requestBody) {
     let target = path;
     for (const { parameter, input } of inputs) {
       if (parameter.in === "path") target = target.replace(`{${parameter.name}}`, encodeURIComponent(input.value));
-      else if (input.value) query.set(parameter.name, input.value);
+      else if (parameter.in === "query" && input.value) query.set(parameter.name, input.value);
     }
     return target + (query.size ? `?${query}` : "");
   };
+  const headers = () => ({
+    ...(body && { "content-type": "application/json" }),
+    ...Object.fromEntries(inputs.filter(({ parameter, input }) => parameter === KEY && input.value)
+      .map(({ input }) => ["authorization", `Bearer ${input.value.trim()}`])),
+  });
   const curl = () => {
     const quoted = (value) => `'${value.replaceAll("'", "'\\''")}'`;
-    const data = body ? ` -H 'content-type: application/json' -d ${quoted(body.value)}` : "";
+    const sent = Object.entries(headers()).map(([name, value]) => ` -H ${quoted(`${name}: ${value}`)}`).join("");
+    const data = sent + (body ? ` -d ${quoted(body.value)}` : "");
     return `curl -X ${method.toUpperCase()} ${quoted(location.origin + request())}${data}`;
   };
   const form = el("form", { class: "try" }, el("h3", { text: "Try it" }),
@@ -164,8 +177,8 @@ function tryForm(id, method, path, parameters, requestBody) {
     send.disabled = true;
     const started = performance.now();
     try {
-      const options = body ? { body: body.value, headers: { "content-type": "application/json" } } : {};
-      const response = await fetch(request(), { method: method.toUpperCase(), ...options });
+      const options = { method: method.toUpperCase(), headers: headers(), ...(body && { body: body.value }) };
+      const response = await fetch(request(), options);
       showResult(result, response, await response.text(), Math.round(performance.now() - started));
     } catch (error) {
       result.replaceChildren(el("p", { class: "status bad", text: `No answer: ${error.message}` }));
@@ -227,6 +240,7 @@ function consolePanel(query, examplePrompt, exampleStop) {
   const fields = Object.entries(query.properties).map(([name, { enum: values }]) => values
     ? el("input", { id: `ws-${name}`, name, type: "checkbox", value: values[0] })
     : el("input", { id: `ws-${name}`, name, autocomplete: "off" }));
+  const key = el("input", { id: "ws-key", name: "key", autocomplete: "off" });
   const frame = el("textarea", { id: "ws-frame", spellcheck: "false" });
   const frames = el("ol", { id: "frames", tabindex: "0", "aria-label": "Frames" });
   const state = el("span", { class: "soft", role: "status", text: "not connected" });
@@ -277,14 +291,15 @@ function consolePanel(query, examplePrompt, exampleStop) {
     const url = new URL("/api/chat/ws", location.href);
     url.protocol = url.protocol.replace("http", "ws");
     fields.filter(({ type, checked, value }) => (type === "checkbox" ? checked : value)).forEach(({ name, value }) => url.searchParams.set(name, value));
-    socket = new WebSocket(url);
+    socket = new WebSocket(url, ["chat", ...(key.value.trim() ? [`key.${key.value.trim()}`] : [])]);
     add("connecting", url.href);
     show("connecting");
     socket.onopen = () => show("connected");
     socket.onmessage = ({ data }) => {
       add("↓ received", data);
-      const { session_id: session, message_id: message, sender } = JSON.parse(data);
+      const { session_id: session, key: own, message_id: message, sender } = JSON.parse(data);
       if (session) use("session_id", session);
+      if (own) document.querySelectorAll(".try input[name=key]").forEach((field) => (field.value = own));
       if (sender) use("message_id", message);
     };
     socket.onclose = ({ code: number, reason }) => {
@@ -296,8 +311,8 @@ function consolePanel(query, examplePrompt, exampleStop) {
   propose();
   show("not connected");
   return el("div", { class: "panel" },
-    el("p", { class: "soft", text: "The ids of this connection are filled into the forms above, so that a login or feedback can be tried on it." }),
-    el("div", { class: "row" }, ...fields.map((field) => el("div", {}, el("label", { for: field.id, text: `${field.name} (optional)` }), field))),
+    el("p", { class: "soft", text: "The ids and the key of this connection are filled into the forms above, so that a login, feedback or the history can be tried on it. To go on with a session, give its session_id and its key." }),
+    el("div", { class: "row" }, ...[...fields, key].map((field) => el("div", {}, el("label", { for: field.id, text: `${field.name} (optional)` }), field))),
     el("div", { class: "buttons" }, connect, state),
     el("label", { for: frame.id, text: "Frame" }), frame, el("div", { class: "buttons" }, send, stop, button("Clear", () => frames.replaceChildren())),
     frames);

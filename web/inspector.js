@@ -31,9 +31,10 @@ export function showFrame(kind, data) {
 }
 
 /** A REST call as `api.onCall` reports it; what is copied can be pasted into a shell. */
-export function showCall({ method, path, body, status, answer, ms }) {
+export function showCall({ method, path, headers, body, status, answer, ms }) {
   const quoted = (value) => `'${value.replaceAll("'", "'\\''")}'`;
-  const data = body ? ` -H 'content-type: application/json' -d ${quoted(JSON.stringify(body))}` : "";
+  const sent = Object.entries(headers).map(([name, value]) => ` -H ${quoted(`${name}: ${value}`)}`).join("");
+  const data = sent + (body ? ` -d ${quoted(JSON.stringify(body))}` : "");
   const curl = `curl -X ${method} ${quoted(location.origin + path)}${data}\n# ${status}\n${JSON.stringify(answer)}`;
   add(status < 200 || status > 299 ? "bad" : "rest", el("b", { text: method }), `${path} → ${status || "✕"}, ${ms} ms`,
     () => curl, ...[body, answer].filter(Boolean).map(jsonBlock));

@@ -34,6 +34,7 @@ export class Session {
   #failures = 0;
 
   id; // null before the first connection
+  key; // what it takes to go on with the session and to read its history
   persona; // the name of the demo customer who is logged in
   pending; // prompts without an answer, oldest first: {message_id, message, sentAt}, and `stopped` once it was asked for
   draft = null; // the answer in the making: {message_id, attempt, message, tool_name}
@@ -98,7 +99,7 @@ export class Session {
     url.search = new URLSearchParams({ ...(this.id && { session_id: this.id, since: this.#since }), stream: true });
     this.#to(["online", "taken"].includes(this.state) ? "connecting" : this.state);
     this.#on.wire("open", url.href);
-    const socket = new WebSocket(url);
+    const socket = new WebSocket(url, ["chat", ...(this.key ? [`key.${this.key}`] : [])]);
     this.#socket = socket;
     socket.onmessage = ({ data }) => socket === this.#socket && this.#receive(data);
     socket.onclose = ({ code }) => socket === this.#socket && this.#closed(code);
@@ -172,7 +173,7 @@ export class Session {
     }
     if (frame.error) this.#refused(frame);
     else if (frame.sender) this.#answered(frame);
-    else if (frame.session_id) this.#begun(frame.session_id, frame.stream);
+    else if (frame.session_id) this.#begun(frame);
     else if (DRAFTS.includes(frame.type)) this.#draws(frame);
   }
 
@@ -189,7 +190,7 @@ export class Session {
     this.#on.draft(draft);
   }
 
-  #begun(id, streams) {
+  #begun({ session_id: id, key, stream: streams }) {
     this.#streams = streams === true;
     this.draft = null; // what is being made comes again from its start
     clearTimeout(this.#timer);
@@ -201,6 +202,7 @@ export class Session {
       this.#on.replaced();
     }
     this.id = id;
+    if (key) this.key = key; // a session that goes on keeps its own
     this.#save();
     this.#to("online");
     this.pending.forEach((prompt) => this.#send(prompt));
@@ -279,13 +281,13 @@ export class Session {
     this.#on.state();
   }
 
-  #set({ id = null, persona = null, pending = [], since = EPOCH }) {
-    Object.assign(this, { id, persona, pending });
+  #set({ id = null, key = null, persona = null, pending = [], since = EPOCH }) {
+    Object.assign(this, { id, key, persona, pending });
     this.#since = since;
   }
 
   #save() {
-    const { id, persona, pending } = this;
-    this.#store.set({ id, persona, pending, since: this.#since });
+    const { id, key, persona, pending } = this;
+    this.#store.set({ id, key, persona, pending, since: this.#since });
   }
 }

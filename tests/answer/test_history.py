@@ -8,6 +8,7 @@ import pytest
 from tests.support.chat import new_id, visit
 from tests.support.gateway import Gateway
 from tests.support.http import assert_invalid, assert_sentence
+from tests.support.keys import bearer
 from tests.support.world import World, unique
 
 pytestmark = pytest.mark.anyio
@@ -85,7 +86,8 @@ async def test_a_limit_that_is_no_integer_from_1_to_500_is_a_422(default_gateway
 @pytest.mark.parametrize("query", ["limit=1&limit=2", "limit=+1", "limit=%D9%A3", "LIMIT=0", "other=1", "="])
 async def test_an_odd_query_is_no_server_error(default_gateway: Gateway, query: str) -> None:
     async with visit(default_gateway) as visitor:
-        response = default_gateway.http.get(f"/api/chat/history/{visitor.session_id}?{query}")
+        path, headers = f"/api/chat/history/{visitor.session_id}?{query}", bearer(visitor.session_id)
+        response = default_gateway.http.get(path, headers=headers)
         assert response.status_code in (200, 422)
 
 

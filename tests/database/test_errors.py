@@ -9,6 +9,7 @@ import pytest
 from tests.support.chat import Visitor, visit
 from tests.support.gateway import ALLOWED_ORIGIN, Gateway
 from tests.support.http import assert_sentence
+from tests.support.keys import bearer
 from tests.support.network import TcpProxy
 from tests.support.postgres import PostgresServer
 from tests.support.waiting import become
@@ -73,7 +74,7 @@ def touching(
     table: str, gateway: Gateway, visitor: Visitor, message_id: str, persona_id: int
 ) -> Iterator[httpx.Response]:
     """The answers of all paths that cannot do without the table."""
-    headers = {"origin": ALLOWED_ORIGIN}
+    headers = {"origin": ALLOWED_ORIGIN} | bearer(visitor.session_id)
     if table in ("Chat", "ChatSession"):
         yield gateway.http.get(f"/api/chat/history/{visitor.session_id}", headers=headers)
     if table == "ChatbotResponse":

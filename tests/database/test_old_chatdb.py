@@ -10,6 +10,7 @@ from tests.support import old_chatdb as old
 from tests.support.backends import login_required_answer
 from tests.support.chat import visit
 from tests.support.gateway import Gateway
+from tests.support.keys import bearer, give_key
 from tests.support.postgres import PostgresServer
 from tests.support.world import NewWorld, World, unique
 
@@ -30,24 +31,26 @@ def gateway(world: World) -> Iterator[Gateway]:
         yield gateway
 
 
-def history(gateway: Gateway, session_id: str) -> list[dict[str, Any]]:
-    response = gateway.http.get(f"/api/chat/history/{session_id}")
+def history(world: World, gateway: Gateway, session_id: str) -> list[dict[str, Any]]:
+    """What an operator would see who gave the old session a key."""
+    give_key(world.chatdb, session_id)
+    response = gateway.http.get(f"/api/chat/history/{session_id}", headers=bearer(session_id))
     assert response.status_code == 200, response.text
     entries: list[dict[str, Any]] = response.json()["history"]
     return entries
 
 
-def said(gateway: Gateway, session_id: str) -> list[tuple[bool, str]]:
-    return [(entry["is_user"], entry["content"]) for entry in history(gateway, session_id)]
+def said(world: World, gateway: Gateway, session_id: str) -> list[tuple[bool, str]]:
+    return [(entry["is_user"], entry["content"]) for entry in history(world, gateway, session_id)]
 
 
 @pytest.mark.parametrize("session_id", SESSIONS)
-async def test_the_old_history_is_read_as_it_was(gateway: Gateway, session_id: str) -> None:
-    assert said(gateway, session_id) == old.conversation(session_id)
+async def test_the_old_history_is_read_as_it_was(world: World, gateway: Gateway, session_id: str) -> None:
+    assert said(world, gateway, session_id) == old.conversation(session_id)
 
 
-async def test_old_ids_and_times_are_kept_to_the_microsecond(gateway: Gateway) -> None:
-    prompt, answer, *_ = history(gateway, old.SESSION)
+async def test_old_ids_and_times_are_kept_to_the_microsecond(world: World, gateway: Gateway) -> None:
+    prompt, answer, *_ = history(world, gateway, old.SESSION)
     assert prompt["message_id"] == old.PROMPT
     assert datetime.fromisoformat(prompt["timestamp"]) == datetime.fromisoformat("2025-03-01T10:00:01.000001+09:00")
     assert datetime.fromisoformat(answer["timestamp"]) == datetime.fromisoformat("2025-03-01T10:00:02.000002+09:00")
@@ -140,13 +143,13 @@ async def test_the_foreign_keys_still_mean_the_same(new_world: NewWorld, postgre
     world = new_world(chatdb=old.build_old_chatdb(postgres.database(prefix="old")))
     with Gateway(world.settings) as gateway:
         world.chatdb.execute('DELETE FROM "Persona" WHERE id = 1')
-        assert said(gateway, old.SESSION) == old.conversation(old.SESSION)
+        assert said(world, gateway, old.SESSION) == old.conversation(old.SESSION)
         of_session = 'SELECT persona_id FROM "ChatSession" WHERE session_id = $1::text::uuid'
         assert world.chatdb.value(of_session, old.SESSION) is None
         world.chatdb.execute(f"DELETE FROM \"ChatSession\" WHERE session_id = '{old.SESSION}'")
         assert world.chatdb.value('SELECT count(*) FROM "Chat"') == len(old.conversation(old.OTHER_SESSION))
         assert world.chatdb.value('SELECT count(*) FROM "ChatbotResponse"') == 0
-        assert gateway.http.get(f"/api/chat/history/{old.SESSION}").status_code == 404
+        assert gateway.http.get(f"/api/chat/history/{old.SESSION}", headers=bearer(old.SESSION)).status_code == 404
 
 
 async def test_several_instances_that_start_at_once_take_it_over_once(
@@ -157,7 +160,7 @@ async def test_several_instances_that_start_at_once_take_it_over_once(
     try:
         for gateway in gateways:
             gateway.wait_until_healthy()
-            assert said(gateway, old.SESSION) == old.conversation(old.SESSION)
+            assert said(world, gateway, old.SESSION) == old.conversation(old.SESSION)
     finally:
         for gateway in gateways:
             gateway.close()

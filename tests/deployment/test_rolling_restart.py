@@ -8,6 +8,7 @@ from contextlib import suppress
 import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.typing import Subprotocol
 
 from tests.deployment.test_proxy import Proxy, nginx_before
 from tests.observability.scrape import scrape
@@ -15,6 +16,7 @@ from tests.support.backends import Call, Json, Reply, recommendation
 from tests.support.chat import Frame, Visitor, new_id, visit
 from tests.support.cluster import Cluster, Tally, tally
 from tests.support.gateway import Gateway
+from tests.support.keys import key_of, protocols
 from tests.support.waiting import PATIENCE_SECONDS, become
 from tests.support.world import NewWorld, World, add_personas
 
@@ -45,6 +47,7 @@ class FrontEnd:
         self._persona = persona
         self._pending: str | None = None
         self._query = ""
+        self._protocols: list[Subprotocol] = []
         self.prompts: list[str] = []
         self.logins: Counter[int] = Counter()
         self._is_logged_in = True
@@ -62,11 +65,11 @@ class FrontEnd:
                     self.failed_handshakes.append(str(error))
 
     async def _connected(self, done: asyncio.Event, http: httpx.AsyncClient) -> None:
-        async with visit(self._proxy, query=self._query) as visitor:
+        async with visit(self._proxy, query=self._query, subprotocols=self._protocols) as visitor:
             if self._query:
                 assert visitor.hello["resumed"] is True
                 self.returns += 1
-            self._query = f"session_id={visitor.session_id}"
+            self._query, self._protocols = f"session_id={visitor.session_id}", protocols(key_of(visitor.session_id))
             while not done.is_set() or self._pending:
                 await self._ask(visitor)
                 if (len(self.prompts) % 3 == 0 or not self._is_logged_in) and not done.is_set():

@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from tests.support.card_qna import FAQS
 from tests.support.chat import Frame, new_id, receive
 from tests.support.gateway import Gateway
+from tests.support.keys import key_of, protocols
 from tests.support.waiting import become
 from tests.support.world import unique
 
@@ -86,7 +87,11 @@ class FrontEnd:
             query |= {"stream": "true"} if self.streams else {}
             try:
                 async with self.gateway.connect(
-                    query=urlencode(query), max_queue=None, ping_interval=None, close_timeout=1
+                    query=urlencode(query),
+                    subprotocols=protocols(key_of(self.session_id)) if self.session_id else None,
+                    max_queue=None,
+                    ping_interval=None,
+                    close_timeout=1,
                 ) as socket:
                     await self._converse(socket)
             except (OSError, TimeoutError, WebSocketException) as error:

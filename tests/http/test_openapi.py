@@ -15,6 +15,7 @@ from tests.support.chat import new_id, visit
 from tests.support.documents import ASYNCAPI, OPENAPI, Schema, examples_in
 from tests.support.gateway import UNUSED_SETTINGS, Gateway, environment
 from tests.support.http import assert_sentence
+from tests.support.keys import bearer
 from tests.support.network import TcpProxy
 from tests.support.postgres import PostgresServer
 from tests.support.processes import ROOT
@@ -99,6 +100,7 @@ class Scene:
             operation.path.format_map(values) + slash,
             params={name: values[name] for name in operation.parameters("query") if name in values},
             json={name: values[name] for name in operation.inputs} | changes if operation.body else None,
+            headers=bearer(self.values["session_id"]) if "security" in operation.described else None,
         )
 
 

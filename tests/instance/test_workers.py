@@ -10,6 +10,7 @@ from tests.support.backends import CallBack, recommendation
 from tests.support.chat import visit
 from tests.support.cluster import holder_of, instance_ids
 from tests.support.gateway import Gateway
+from tests.support.keys import bearer
 from tests.support.waiting import eventually
 from tests.support.world import NewWorld, World, add_personas, unique
 
@@ -61,7 +62,8 @@ async def test_a_turn_and_its_history_work_whichever_worker_is_asked(world: Worl
         frame = await visitor.ask(unique("일꾼"))
         for _ in range(6):
             async with workers.async_http() as client:
-                history = (await client.get(f"/api/chat/history/{visitor.session_id}")).json()["history"]
+                path, headers = f"/api/chat/history/{visitor.session_id}", bearer(visitor.session_id)
+                history = (await client.get(path, headers=headers)).json()["history"]
                 assert [entry["message_id"] for entry in history] == [frame["message_id"]] * 2
                 body = {"message_id": frame["message_id"], "is_helpful": True}
                 assert (await client.post("/api/chat/feedback", json=body)).status_code == 200

@@ -20,6 +20,7 @@ from tests.support.card_qna import FAQS
 from tests.support.chat import visit
 from tests.support.cluster import holder_of, instance_ids
 from tests.support.gateway import Gateway
+from tests.support.keys import key_of, protocols
 from tests.support.waiting import become, eventually
 from tests.support.world import NewGateway, NewWorld, unique
 
@@ -169,7 +170,8 @@ async def test_a_draft_is_shown_here_and_on_another_instance(pair: Pair) -> None
         await become(lambda: scrape(pair.here).value("gateway_drafts") == 1, what="one draft")
         assert grown("gateway_deltas_total") == 1
         assert grown("gateway_previewed_bytes_total") == 0
-    async with visit(pair.there, query=f"stream=true&session_id={visitor.session_id}") as again:
+    query, key = f"stream=true&session_id={visitor.session_id}", protocols(key_of(visitor.session_id))
+    async with visit(pair.there, query=query, subprotocols=key) as again:
         while (await again.receive()).get("type") != "delta":
             pass
         assert grown("gateway_previewed_bytes_total") > len("처음".encode())

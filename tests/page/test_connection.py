@@ -9,7 +9,7 @@ from itertools import pairwise
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Request, expect
 
 from tests.page.conftest import ChatPage, OpenChat
 from tests.support.backends import Held, answer
@@ -163,6 +163,45 @@ def test_a_conversation_whose_session_is_unknown_starts_anew(chat: ChatPage) -> 
     assert chat.session_id != unknown["id"]
     chat.ask(unique("새 시작"))
     expect(chat.answers).to_have_count(1)
+
+
+def test_the_key_is_kept_for_the_tab_and_stands_in_no_address(chat: ChatPage) -> None:
+    """A reload fetches the history and goes on with the session, without anything of it in an address."""
+    question = unique("열쇠")
+    chat.ask(question)
+    chat.expect_answer(f"re: {question}")
+    session_id, key = chat.session_id, chat.page.evaluate("JSON.parse(sessionStorage.getItem('chat-session')).key")
+    requests: list[Request] = []
+    chat.page.on("request", lambda request: requests.append(request))  # noqa: PLW0108  # playwright needs a function
+    chat.page.reload()
+    chat.connected()
+    assert (chat.session_id, chat.texts()) == (session_id, [question, f"re: {question}"])
+    shown = [request.headers["authorization"] for request in requests if "/history/" in request.url]
+    assert shown == [f"Bearer {key}"]
+    assert chat.page.evaluate("JSON.parse(sessionStorage.getItem('chat-session')).key") == key
+    addresses = [request.url for request in requests] + chat.sockets
+    assert not [address for address in addresses if key in address]
+
+
+def test_a_conversation_kept_without_a_key_starts_anew(chat: ChatPage) -> None:
+    """As a tab has it that was open before there were keys; the new session has one, and goes on after a reload."""
+    chat.ask(unique("옛날"))
+    expect(chat.answers).to_have_count(1)
+    old = chat.session_id
+    chat.page.evaluate(
+        "() => { const kept = JSON.parse(sessionStorage.getItem('chat-session')); delete kept.key;"
+        " sessionStorage.setItem('chat-session', JSON.stringify(kept)); }"
+    )
+    chat.is_cut_off = True  # the history that is not given is a 404
+    chat.page.reload()
+    chat.connected()
+    chat.eventually(lambda: chat.session_id not in (old, ""))
+    new, question = chat.session_id, unique("새로")
+    chat.ask(question)
+    chat.expect_answer(f"re: {question}")
+    chat.page.reload()
+    chat.connected()
+    assert (chat.session_id, chat.texts()) == (new, [question, f"re: {question}"])
 
 
 def test_too_many_prompts_in_a_row_pause_the_page(open_chat: OpenChat, world: World, new_gateway: NewGateway) -> None:

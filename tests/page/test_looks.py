@@ -226,7 +226,7 @@ def test_the_documentation_is_for_everyone(docs: ChatPage, screenshots: Path) ->
 
 
 def test_calls_and_frames_can_be_tried_out(docs: ChatPage, screenshots: Path) -> None:
-    """The ids of the console's connection are filled into the forms."""
+    """The ids and the key of the console's connection are filled into the forms; with them it can be gone on with."""
     page = docs.page
     page.get_by_role("button", name="Connect", exact=True).click()
     frames = page.locator("#frames")
@@ -243,7 +243,18 @@ def test_calls_and_frames_can_be_tried_out(docs: ChatPage, screenshots: Path) ->
     form = page.locator("#get-api-chat-history-session-id form")
     form.get_by_role("button", name="Send").click()
     expect(form.locator("pre").last).to_contain_text('"is_helpful": true')
+    key, session_id = form.get_by_label("key").input_value(), form.get_by_label("session_id").input_value()
+    page.get_by_role("button", name="Disconnect").click()
+    expect(frames.locator("li").last).to_contain_text("closed")
+    page.locator("#ws-session_id").fill(session_id)
+    page.locator("#ws-key").fill(key)
+    page.get_by_role("button", name="Connect", exact=True).click()
+    expect(frames.locator("li").last).to_contain_text('"resumed": true')
+    assert form.get_by_label("key").input_value() == key
     docs.is_cut_off = True  # a refused call shows in the console, and has to
+    form.get_by_label("key").fill("none")
+    form.get_by_role("button", name="Send").click()
+    expect(form.locator(".status")).to_have_text("404")
     form.get_by_label("limit").fill("0")
     form.get_by_role("button", name="Send").click()
     expect(form.locator(".status")).to_have_text("422")

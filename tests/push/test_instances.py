@@ -136,7 +136,8 @@ async def test_a_login_whose_visitor_leaves_meanwhile_succeeds(three: Cluster, p
         await three.world.mcp.called(session_id=visitor.session_id)
     held.release()
     assert (await login).status_code == 200
-    history = three[2].http.get(f"/api/chat/history/{visitor.session_id}").json()["history"]
+    visitor.gateway = three[2]
+    history = visitor.history()
     assert [entry["content"] for entry in history] == ["아무도 없나요?"]
 
 

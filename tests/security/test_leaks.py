@@ -18,6 +18,7 @@ from tests.support.chat import Visitor, new_id, receive, visit
 from tests.support.cluster import kill_backends
 from tests.support.gateway import UNUSED_SETTINGS, Gateway, Start
 from tests.support.http import assert_sentence
+from tests.support.keys import bearer, key_of, protocols
 from tests.support.raw import TEXT, RawSocket
 from tests.support.waiting import PATIENCE_SECONDS, become, eventually
 from tests.support.world import NewWorld, World, add_personas
@@ -260,6 +261,7 @@ async def call(world: World, gateway: Gateway, session_id: str, persona_ids: lis
             await http.post(path, content=f'{{"session_id": "{session_id}", "{MARK}'.encode())
         for path in (f"/api/chat/history/{session_id}", f"/api/chat/history/{session_id}x", f"/nothing/{session_id}"):
             await http.get(path, params={"limit": MARK, "session_id": session_id})
+            await http.get(path, headers=bearer(session_id))
             await http.put(path, content=MARK.encode())
         await http.get(f"/api/chat/ws?session_id={session_id}")
 
@@ -268,7 +270,9 @@ async def resume(gateway: Gateway, session_id: str) -> None:
     """Go on with a session, refused and granted, and leave in unfriendly ways."""
     for origin, query in (("http://example.com", ""), (None, "&since=nonsense"), (None, f"&since={MARK}"), (None, "")):
         with suppress(InvalidStatus, ConnectionClosed):
-            async with gateway.connect(query=f"session_id={session_id}{query}", origin=origin) as connection:
+            async with gateway.connect(
+                query=f"session_id={session_id}{query}", origin=origin, subprotocols=protocols(key_of(session_id))
+            ) as connection:
                 await receive(connection)
                 await connection.send(MARK)
     for data in (b"\x83\x80abcd", b"\x81\x84\0\0\0\0\xff\xfe" + MARK.encode()[:2], MARK.encode()):
@@ -292,7 +296,7 @@ async def break_databases(world: World, visitor: Visitor) -> None:
         await visitor.prompt(said("into a broken database"))
         assert "error" in await visitor.receive()
         async with visitor.gateway.async_http() as http:
-            await http.get(f"/api/chat/history/{visitor.session_id}")
+            await http.get(f"/api/chat/history/{visitor.session_id}", headers=bearer(visitor.session_id))
             await http.post("/api/login", json={"session_id": visitor.session_id, "persona_id": 1})
         world.chatdb.execute(repair)
     kill_backends(world.chatdb)
@@ -335,6 +339,7 @@ async def test_the_log_of_a_whole_run_holds_nothing_that_was_said(
     for session_id in session_ids:
         found = [line for line in log.splitlines() if session_id in line or session_id.replace("-", "") in line]
         assert found == [], "a whole session id"
+        assert key_of(session_id) not in log
     assert PASSWORD not in log
 
 

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.anyio
 
 async def test_the_first_frame_is_the_session_and_nothing_else(default_gateway: Gateway) -> None:
     async with visit(default_gateway) as visitor:
-        assert list(visitor.hello) == ["session_id"]
+        assert list(visitor.hello) == ["session_id", "key"]
         assert uuid.UUID(visitor.session_id).version == 4
         assert str(uuid.UUID(visitor.session_id)) == visitor.session_id
         await visitor.nothing_pending()

@@ -8,6 +8,7 @@ from tests.support.backends import Held, answer
 from tests.support.chat import visit
 from tests.support.cluster import Cluster, holder_of, persona_id
 from tests.support.http import assert_sentence
+from tests.support.keys import bearer
 from tests.support.waiting import become
 from tests.support.world import unique
 
@@ -71,7 +72,8 @@ async def test_history_is_the_same_on_every_instance(three: Cluster) -> None:
     async with visit(three[0]) as visitor:
         for _ in range(3):
             await visitor.ask(unique("기록"))
-            histories = [gateway.http.get(f"/api/chat/history/{visitor.session_id}").json() for gateway in three]
+            path, headers = f"/api/chat/history/{visitor.session_id}", bearer(visitor.session_id)
+            histories = [gateway.http.get(path, headers=headers).json() for gateway in three]
             assert histories[0] == histories[1] == histories[2]
         assert len(histories[0]["history"]) == 6
 

@@ -9,6 +9,7 @@ import pytest
 from tests.support.backends import tool_answer
 from tests.support.chat import Frame, visit
 from tests.support.cluster import Cluster, holder_of, persona_id, prompts_of, receive_all, resume, until_closed
+from tests.support.keys import key_of, protocols
 from tests.support.waiting import become
 from tests.support.world import NewGateway, unique
 
@@ -37,7 +38,7 @@ async def test_what_came_after_since_is_replayed_in_order_as_it_was(
         frames = [await visitor.ask(text) for text in (unique("하나"), unique("둘"), message, unique("넷"))]
     since = frames[1]["timestamp"]
     query = f"session_id={visitor.session_id}&since={since if bare_plus else quote(since, safe='')}"
-    async with visit(three[place], query=query) as again:
+    async with visit(three[place], query=query, subprotocols=protocols(key_of(visitor.session_id))) as again:
         assert again.hello == {"session_id": visitor.session_id, "resumed": True}
         assert await receive_all(again, 2) == frames[2:]
         await again.nothing_pending()
@@ -152,7 +153,7 @@ async def test_an_unknown_session_gives_a_new_one(three: Cluster, session_id: st
     """The first frame says that the session was not resumed, and the new one works."""
     query = f"session_id={session_id if session_id == '%00' else quote(session_id)}&since=2020-01-01T00:00:00Z"
     async with visit(three[0], query=query) as visitor:
-        assert visitor.hello == {"session_id": visitor.session_id, "resumed": False}
+        assert visitor.hello == {"session_id": visitor.session_id, "key": visitor.key, "resumed": False}
         assert visitor.session_id != session_id
         await visitor.ask(unique("새로"))
 
@@ -172,8 +173,9 @@ async def test_a_session_that_ended_longer_ago_than_the_window_gives_a_new_one(t
     await become(lambda: holder_of(chatdb, visitor.session_id) is None)
     ended = 'UPDATE "ChatSession" SET ended_at = now() - $2::text::interval WHERE session_id = $1::text::uuid'
     chatdb.fetch(ended, visitor.session_id, "24 hours 1 second")
-    async with visit(three[1], query=f"session_id={visitor.session_id}") as new:
-        assert new.hello == {"session_id": new.session_id, "resumed": False}
+    asked = {"query": f"session_id={visitor.session_id}", "subprotocols": protocols(key_of(visitor.session_id))}
+    async with visit(three[1], **asked) as new:
+        assert new.hello == {"session_id": new.session_id, "key": new.key, "resumed": False}
         assert new.session_id != visitor.session_id
     chatdb.fetch(ended, visitor.session_id, "23 hours 59 minutes")
     async with resume(three[1], visitor.session_id) as again:
@@ -197,7 +199,8 @@ async def test_with_no_window_an_ended_session_is_gone(three: Cluster, new_gatew
     async with visit(gateway) as visitor:
         await visitor.ask(unique("하나"))
     await become(lambda: holder_of(three.world.chatdb, visitor.session_id) is None)
-    async with visit(gateway, query=f"session_id={visitor.session_id}") as new:
+    asked = {"query": f"session_id={visitor.session_id}", "subprotocols": protocols(key_of(visitor.session_id))}
+    async with visit(gateway, **asked) as new:
         assert new.hello["resumed"] is False
         async with resume(gateway, new.session_id) as again:
             await again.ask(unique("둘"))

@@ -11,6 +11,7 @@ from websockets.asyncio.client import ClientConnection
 
 from tests.support.documents import MESSAGES, SENT_FRAME
 from tests.support.gateway import Gateway
+from tests.support.keys import bearer, remember
 from tests.support.waiting import PATIENCE_SECONDS
 from tests.support.world import unique
 
@@ -31,13 +32,14 @@ def new_id() -> str:
 
 
 class Visitor:
-    """One connected session: `hello` is its first frame, `session_id` stands in it."""
+    """One connected session: `hello` is its first frame, `session_id` stands in it, and for a new session `key`."""
 
     def __init__(self, gateway: Gateway, socket: ClientConnection, hello: Frame) -> None:
         self.gateway = gateway
         self.socket = socket
         self.hello = hello
         self.session_id: str = hello["session_id"]
+        self.key: str | None = hello.get("key")
 
     async def send(self, data: str | bytes | Frame) -> None:
         """Send a frame: text, bytes for a binary one, or an object that becomes JSON."""
@@ -81,7 +83,8 @@ class Visitor:
 
     def history(self, **parameters: Any) -> list[Frame]:
         """The session's history, over HTTP."""
-        response = self.gateway.http.get(f"/api/chat/history/{self.session_id}", params=parameters)
+        path, headers = f"/api/chat/history/{self.session_id}", bearer(self.session_id)
+        response = self.gateway.http.get(path, params=parameters, headers=headers)
         assert response.status_code == 200, response.text
         body = response.json()
         assert body["session_id"] == self.session_id
@@ -97,6 +100,7 @@ async def receive(socket: ClientConnection, seconds: float = PATIENCE_SECONDS) -
     frame = json.loads(data)
     assert isinstance(frame, dict), frame
     SENT_FRAME.assert_fits(frame)
+    remember(frame)
     return frame
 
 

@@ -15,6 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from tests.support.background import background
 from tests.support.chat import Frame, Visitor, receive, visit
 from tests.support.gateway import Gateway
+from tests.support.keys import key_of, protocols
 from tests.support.postgres import Database
 from tests.support.waiting import PATIENCE_SECONDS
 from tests.support.world import World
@@ -80,6 +81,7 @@ class Cluster:
 async def resume(gateway: Gateway, session_id: str, since: str | None = None, **options: Any) -> AsyncIterator[Visitor]:
     """Go on with a session, which must work; `since` is escaped as it must be in a URL."""
     query = urlencode({"session_id": session_id} | ({} if since is None else {"since": since}))
+    options.setdefault("subprotocols", protocols(key_of(session_id)))
     async with visit(gateway, query=query, **options) as visitor:
         assert visitor.hello == {"session_id": session_id, "resumed": True}
         yield visitor

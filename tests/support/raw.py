@@ -8,6 +8,7 @@ import struct
 from typing import Any, Self
 
 from tests.support.gateway import Gateway
+from tests.support.keys import remember
 from tests.support.waiting import PATIENCE_SECONDS
 
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
@@ -52,7 +53,9 @@ class RawSocket:
         assert head.startswith(b"HTTP/1.1 101 "), head
         opcode, payload = self.read_frame()
         assert opcode == TEXT
-        session_id: str = json.loads(payload)["session_id"]
+        hello = json.loads(payload)
+        remember(hello)
+        session_id: str = hello["session_id"]
         return session_id
 
     def _more(self) -> None:

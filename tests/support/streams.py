@@ -11,6 +11,7 @@ from tests.support.backends import Call, Receive, Send, event
 from tests.support.background import background
 from tests.support.chat import Frame, Visitor, visit
 from tests.support.gateway import Gateway
+from tests.support.keys import key_of, protocols
 from tests.support.waiting import become
 
 STOPPED = "답변이 중지되었습니다."
@@ -116,7 +117,8 @@ class Reader:
 async def watching(gateway: Gateway, session_id: str | None = None, since: str = "") -> AsyncIterator[Reader]:
     """A socket that has opted in, of a new session or of one that is gone on with."""
     more = ({"session_id": session_id} if session_id else {}) | ({"since": since} if since else {})
-    async with visit(gateway, query=urlencode({"stream": "true"} | more)) as visitor:
+    options = {"subprotocols": protocols(key_of(session_id))} if session_id else {}
+    async with visit(gateway, query=urlencode({"stream": "true"} | more), **options) as visitor:
         assert visitor.hello["stream"] is True
         if session_id:
             assert visitor.hello == {"session_id": session_id, "resumed": True, "stream": True}

@@ -24,6 +24,7 @@ from tests.support.cluster import (
     waiting_for_locks,
 )
 from tests.support.http import assert_sentence
+from tests.support.keys import bearer
 from tests.support.postgres import Database, PostgresServer
 from tests.support.waiting import become
 from tests.support.world import NewWorld, World, unique
@@ -123,7 +124,7 @@ async def test_errors_come_and_it_recovers_by_itself(cluster: Cluster, fault: st
                     client.post("/api/login", json={"session_id": visitor.session_id, "persona_id": 1}),
                     client.get("/api/health"),
                     client.get("/api/health/ready"),
-                    client.get(f"/api/chat/history/{visitor.session_id}"),
+                    client.get(f"/api/chat/history/{visitor.session_id}", headers=bearer(visitor.session_id)),
                 )
             assert_sentence(responses[0], 500)
             assert_sentence(responses[1], 500)
