@@ -64,10 +64,8 @@ class Sessions:
     async def _open_new(self, websocket: WebSocket, hello: Hello) -> Session:
         id, (key, key_hash) = new_uuid(), new_key()
         row = {"session_id": id, "instance_id": self._instance_id, "key_hash": key_hash}
-        rows = await self._open_sessions.put(row)
-        if not rows:
-            raise errors.DatabaseError
-        session = self._here[id] = self._make(websocket, id, 0, rows[0]["last_answer_at"])
+        (opened,) = await self._open_sessions.put(row)
+        session = self._here[id] = self._make(websocket, id, 0, opened["last_answer_at"])
         metrics.sessions_opened.labels("new").inc()
         await session.begin(orjson.dumps({"session_id": str(id), "key": key} | hello))
         return session

@@ -42,8 +42,8 @@ class Turns:
 
     def is_remote(self, session_id: UUID, message_id: UUID) -> bool:
         """Whether the session waits for another instance to answer this prompt."""
-        lane = self._lanes.get(session_id) or Lane()
-        return any(message_id in remote.message_ids for remote in lane.remote)
+        lane = self._lanes.get(session_id)
+        return lane is not None and any(message_id in remote.message_ids for remote in lane.remote)
 
     def count(self, session_id: UUID) -> int:
         """How much of a session is in hand; turns of other instances count as one."""
@@ -122,9 +122,8 @@ class Turns:
 
     async def take_over(self) -> None:
         """Answers prompts that nobody has in hand. Raises DatabaseError."""
-        rows = await self._chatdb.fetch("take_turns", self._instance_id, list(self._turns))
-        rows = [row for row in rows if row["id"] not in self._turns]  # taken in hand meanwhile
-        for row in rows:
+        found = await self._chatdb.fetch("take_turns", self._instance_id, list(self._turns))
+        for row in (rows := [row for row in found if row["id"] not in self._turns]):  # the others were taken meanwhile
             turn = Turn(row["session_id"], row["id"], row["content"], row["attempt"])
             turn.is_stopped, turn.is_too_old = row["is_stopped"], row["is_too_old"]
             self.add(turn)
