@@ -77,8 +77,7 @@ class Drafts:
             has_shown = bool(draft.here) and await self._send(draft)
             for instance_id, view in list(draft.there.items()):
                 await self._notify(draft, instance_id, view)
-            views = [view for view in (draft.here, *draft.there.values()) if view]
-            if has_shown or any(draft.is_news_to(view) for view in views):
+            if has_shown or any(draft.is_news_to(view) for view in (draft.here, *draft.there.values()) if view):
                 await asyncio.sleep(self._delta_seconds)
             elif not draft.has_news.is_set():
                 await draft.has_news.wait()  # no longer than the LLM server may take
@@ -101,7 +100,7 @@ class Drafts:
             view.tool_name = draft.tool_name
             frames.append({"type": "tool"} | about | {"tool_name": draft.tool_name})
         if has_text := view.offset < draft.length:
-            frames.append({"type": "delta"} | about | {"offset": view.offset, "text": draft.since(view.offset)})
+            frames.append({"type": "delta", **about, "offset": view.offset, "text": draft.since(view.offset)})
             view.offset = draft.length
             metrics.deltas.inc()
         for frame in frames:  # none but the last is long enough to wait

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterable, Iterator
 from typing import Any
 
 import aiohttp
+import orjson
 
 from upstream.call import Sink
 from upstream.replies import BYTE_ORDER_MARK, ReplyUnusable, read_object
@@ -19,12 +20,14 @@ async def read_stream(pieces: AsyncIterable[bytes], sink: Sink, max_bytes: int) 
         async for piece in pieces:
             for data in events.feed(piece):
                 try:
-                    event = read_object(data)
-                except ReplyUnusable:
+                    event = orjson.loads(data)
+                except orjson.JSONDecodeError:
+                    event = None
+                if not isinstance(event, dict):
                     events.count(len(data))
                     continue
                 if "answer" in event or "tool_response" in event:
-                    return event
+                    return read_object(data)  # with its long integers
                 if event.get("error") is not None:
                     raise ReplyUnusable("the server says that it failed")
                 name, text = event.get("tool_name"), event.get("delta")
