@@ -20,7 +20,11 @@ traffic: .venv/.demo-installed ## send some minutes of traffic to a running demo
 	@.venv/bin/python -m demo.traffic
 
 test: .venv/.dev-installed ## run the tests
-	@.venv/bin/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+	@.venv/bin/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder --ignore tests/delivery
+
+.PHONY: delivery
+delivery: .venv/.dev-installed ## build and run the image, deploy it, judge the alerts: needs root and what .ci/run installs
+	@.venv/bin/python -m pytest -rs tests/delivery
 
 check: .venv/.dev-installed ## lint, format and types
 	@.venv/bin/ruff check
