@@ -24,7 +24,7 @@ test: .venv/.dev-installed ## run the tests
 
 .PHONY: delivery
 delivery: .venv/.dev-installed ## build and run the image, deploy it, judge the alerts: needs root and what .ci/run installs
-	@.venv/bin/python -m pytest -rs tests/delivery
+	@.venv/bin/python -m pytest -rs --timeout 600 tests/delivery
 
 check: .venv/.dev-installed ## lint, format and types
 	@.venv/bin/ruff check
@@ -34,6 +34,10 @@ check: .venv/.dev-installed ## lint, format and types
 .PHONY: fuzz
 fuzz: .venv/.dev-installed .venv-fuzz/.installed ## try 20,000 hostile inputs, and schemathesis: a few minutes
 	@FUZZ=long .venv/bin/python -m pytest -s tests/security/test_fuzz.py tests/security/test_abuse.py tests/security/test_schema.py
+
+.PHONY: base-image
+base-image: ## pin the image that the Dockerfile begins with by what its tag is in the registry now
+	@docker-scripts/pin-base.sh
 
 requirements: .venv/.dev-installed ## pin what the *.in files name
 	$(COMPILE) requirements.in -o requirements.txt
