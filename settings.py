@@ -93,6 +93,7 @@ class Settings:
     send_timeout: float = _setting(_number(0.1, 600), 10.0)
     db_timeout: float = _setting(_number(0.1, 600), 5.0)
     delta_seconds: float = _setting(_number(0.01, 10), 0.04)
+    start_seconds: float = _setting(_number(0, 3600), 30.0)
     drain_seconds: float = _setting(_number(0, 3600), 25.0)
     stop_grace_seconds: float = _setting(_number(0, 86_400), 30.0)
     resume_hours: float = _setting(_number(0, 8760), 24.0)
