@@ -21,10 +21,7 @@ RELIED_ON = {
     "idle_session_timeout": "0",
 }
 # For a transaction, where a pooler keeps connections from having settings of their own
-NO_TIME_LIMITS = """
-SELECT set_config(name, '0', true) FROM pg_settings
-WHERE name IN ('statement_timeout', 'lock_timeout', 'idle_in_transaction_session_timeout', 'transaction_timeout')
-"""
+NO_TIME_LIMITS = "".join(f"SET LOCAL {name} = 0;" for name in RELIED_ON if name.endswith("_timeout"))
 # A server that does not answer, not even with a refusal, must not keep the next one from being asked.
 NEXT_SERVER_SECONDS = 0.25
 _poolers: set[str] = set()

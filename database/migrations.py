@@ -15,6 +15,8 @@ from database.statements import SQL, Statements
 MIGRATIONS = sorted((SQL / "chatdb" / "migrations").glob("*.sql"))
 MIGRATION_LOCK = 0x6361_7264  # any number that no other program locks in ChatDB
 MIGRATION_TIMEOUT = 600.0  # seconds; taking over a large database rewrites its tables
+# PostgreSQL has it since version 17.
+_NO_TRANSACTION_TIMEOUT = "SELECT set_config(name, '0', true) FROM pg_settings WHERE name = 'transaction_timeout'"
 RETRY_SECONDS, SAY_SECONDS = 0.5, 5.0
 
 
@@ -76,6 +78,7 @@ async def _apply(connection: Any, statements: Statements) -> None:
     if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", MIGRATION_LOCK):
         raise _Busy
     await connection.execute("SELECT set_config('search_path', $1, true)", statements.schema)
+    await connection.execute(_NO_TRANSACTION_TIMEOUT)
     await connection.execute(
         'CREATE TABLE IF NOT EXISTS "SchemaMigration" '
         "(name text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
