@@ -1,6 +1,6 @@
 // The documentation page: openapi.json, and a form to try each call.
 import { copyButton, exampleBlocks, examplesOf, prose, schemaTable, slug, table, typeOf } from "./docs-parts.js";
-import { entry } from "./docs-search.js";
+import { entry, heading } from "./docs-search.js";
 import { el, jsonBlock } from "./dom.js";
 
 /** Shows the REST paths in `section`, by their tags. */
@@ -9,10 +9,10 @@ export function showRest(section, api) {
   const operations = Object.entries(api.paths).flatMap(([path, methods]) =>
     Object.entries(methods).map(([method, operation]) => ({ method, path, operation })));
   for (const { name, description } of api.tags) {
-    const tagged = operations.filter(({ operation }) => operation.tags[0] === name);
-    section.append(el("div", { class: "group" },
-      el("h2", { text: name[0].toUpperCase() + name.slice(1) }), el("p", { class: "soft", text: description }),
-      ...tagged.map(showOperation)));
+    const title = [el("h2", { text: name[0].toUpperCase() + name.slice(1) }), el("p", { class: "soft", text: description })];
+    const tagged = operations.filter(({ operation }) => operation.tags[0] === name).map(showOperation);
+    section.append(...title, ...tagged);
+    heading(title, tagged);
   }
 }
 

@@ -112,9 +112,14 @@ def test_feedback_is_kept(visitor: Browser, world: World) -> None:
     ask(visitor, question)
     visitor.sees(f"re: {question}")
     session = session_of(world, question)
-    for button, value in (("도움이 됐어요", True), ("도움이 안 됐어요", False), ("도움이 안 됐어요", None)):
+
+    def choose(button: str, stored: bool | None) -> None:
         visitor.click("button", button)
-        eventually(lambda value=value: world.feedback(session) == [value], what=f"feedback {value}")
+        eventually(lambda: world.feedback(session) == [stored], what=f"feedback {stored}")
+
+    choose("도움이 됐어요", True)
+    choose("도움이 안 됐어요", False)
+    choose("도움이 안 됐어요", None)
 
 
 def test_a_gateway_killed_and_back(visitor: Browser, world: World, mortal_gateway: Gateway) -> None:

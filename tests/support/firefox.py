@@ -35,12 +35,12 @@ class Firefox(Browser):
         "dom.ipc.processPrelaunch.enabled": False,
         "extensions.systemAddon.update.enabled": False,
         "intl.accept_languages": "ko-KR",
-        "layout.css.prefers-color-scheme.content-override": 0,  # dark
         "network.captive-portal-service.enabled": False,
         "network.connectivity-service.enabled": False,
         "network.proxy.type": 0,
         "services.settings.server": "data:,#remote-settings-dummy/v1",
         "toolkit.telemetry.reportingpolicy.firstRun": False,
+        "ui.systemUsesDarkTheme": 1,
     }
 
     def __init__(self) -> None:

@@ -40,7 +40,7 @@ class WebKit(Browser):
                 environment=environment({}),
             )
             stack.callback(server.kill)
-            display = eventually(lambda: re.search(r"^\d+$", server.output(), re.M), what="a screen")
+            display = eventually(lambda: re.findall(r"^\d+$", server.output(), re.M), what="a screen")
             values = {"HOME": home, "DISPLAY": f":{display[0]}", "NO_AT_BRIDGE": "1"}
             port = free_port()
             driver = Process([program(self.programs), f"--port={port}"], environment=environment(values))
