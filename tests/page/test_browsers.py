@@ -48,9 +48,9 @@ def browser(request: pytest.FixtureRequest) -> Iterator[Browser]:
 def visitor(browser: Browser, gateway: Gateway) -> Iterator[Browser]:
     """A visitor on a desktop, connected, with a conversation that has not begun; nothing is in the console after it."""
     browser.resize(1200, 800)  # at 1280 the side panel opens, in which everything is written a second time
-    browser.open(gateway.base_url)
+    browser.open(f"{gateway.base_url}/web/theme.css")  # where nothing runs that would keep the last conversation
     browser.evaluate("() => { sessionStorage.clear(); localStorage.clear(); }")
-    browser.reload()
+    browser.open(gateway.base_url)
     browser.sees("연결됨", FAQS[0].question)
     yield browser
     problems, browser.problems = browser.problems, []
