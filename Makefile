@@ -26,6 +26,7 @@ check: .venv/.dev-installed ## lint, format and types
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
+	@.venv/bin/python -m benchmarks.documents --check
 
 .PHONY: fuzz
 fuzz: .venv/.dev-installed .venv-fuzz/.installed ## try 20,000 hostile inputs, and schemathesis: a few minutes
