@@ -37,7 +37,7 @@ from starlette.routing import Mount, Route, WebSocketRoute
 from common import logs
 from handlers import pages, rest, ws
 from handlers.requests import EXCEPTION_HANDLERS
-from service.checks import check_all
+from service.checks import check_all, find_mcp_revision
 from service.instance import Instance
 from service.serving import Edge, Supervisor, configured_server, cut_stalled_connections, drain_on_signal
 from settings import InvalidSettings, read_settings
@@ -100,6 +100,11 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="only check the settings; exit status 1 if one is risky")
     if parser.parse_args().check:
         warnings = asyncio.run(check_all(settings))
+        if settings.mcp_protocol == "mcp":
+            if revision := asyncio.run(find_mcp_revision(settings)):
+                print(f"The MCP server speaks revision {revision}.")
+            else:
+                warnings.append("MCP_SERVER_URL: no MCP server answers there in a revision that is known here")
         print("\n".join(warnings) or "Nothing to warn of.")
         sys.exit(1 if warnings else 0)
     options: dict[str, Any] = {

@@ -34,7 +34,7 @@ def _http_url(text: str) -> str:
     parts = urlsplit(text)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.port == 0:
         raise ValueError
-    return text.rstrip("/")
+    return text
 
 
 def _database_url(text: str) -> str:
@@ -94,6 +94,7 @@ class Settings:
     mcp_server_url: str = _setting(_HTTP_URL, secret=True)
     database_url: str = _setting(_DATABASE_URL, secret=True)
     faq_database_url: str = _setting(_DATABASE_URL, secret=True)
+    mcp_protocol: str = _setting(_choice("rest", "mcp"), "rest")
     httpx_timeout: float = _setting(_number(0.1, 3600), 300.0)
     environment: str = _setting(_choice("development", "production"), "development")
 

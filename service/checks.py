@@ -3,13 +3,17 @@
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from urllib.parse import urlsplit
 
+import aiohttp
 import asyncpg
 
 from common.errors import DatabaseError
 from database.pool import Database, describe
 from settings import Settings
+from upstream.mcp_native import NativeMcpServer
+from upstream.replies import ReplyUnusable
 
 # A load balancer drops a connection that has been idle for so long, unless told otherwise.
 BALANCER_IDLE_SECONDS = 60
@@ -63,6 +67,17 @@ async def check_all(settings: Settings) -> list[str]:
             names = " and ".join(name for name, dsn, _ in wanted[:2] if server in dsn)
             warnings.append(f"{names}: up to {sums[server]} connections are wanted, the server has {limit}")
     return warnings
+
+
+async def find_mcp_revision(settings: Settings) -> str | None:
+    """The revision in which the MCP server can be spoken to; None if there is none, or it says nothing in time."""
+    server = NativeMcpServer(replace(settings, httpx_timeout=settings.connect_timeout))
+    try:
+        return await server.find_revision()
+    except (ReplyUnusable, aiohttp.ClientError, OSError):
+        return None
+    finally:
+        await server.close()
 
 
 async def _max_connections(dsn: str, timeout: float) -> int:
