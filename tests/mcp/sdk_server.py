@@ -19,6 +19,8 @@ from pydantic import BaseModel
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
+from tests.mcp.sdk_modes import MODES
+
 IS_OLD = importlib.metadata.version("mcp").startswith("1.")
 if IS_OLD:
     from mcp.server.fastmcp import Context, FastMCP
@@ -33,22 +35,16 @@ class Choice(BaseModel):
     card: str
 
 
-MODES = {
-    "stateful-events": (False, False),
-    "stateful-json": (False, True),
-    "stateless-events": (True, False),
-    "stateless-json": (True, True),
-}
-
-
-async def consumption_recommend(session_id: str, persona_id: int, ctx: Context) -> CallToolResult:
+async def consumption_recommend(session_id: str, persona_id: int, ctx: Context) -> CallToolResult:  # noqa: PLR0912
     """Recommends cards by what a persona spends money on."""
     print(f"called {session_id} {persona_id}", flush=True)
     said: dict[str, Any] = {"answer": f"추천 {persona_id}", "login_required": False, "card_list": ["카드의정석2"]}
     match session_id:
+        case "plain":
+            pass
         case "text":
             return CallToolResult.model_validate(
-                {"content": [{"type": "text", "text": '{"answer": "글", "card_list": []}'}]}
+                {"content": [{"type": "text", "text": '{"answer": "글로 된 추천", "card_list": []}'}]}
             )
         case "fail":
             raise ValueError("비밀")
