@@ -125,7 +125,7 @@ class NativeMcpServer(McpServer):
                         {"method": "notifications/cancelled", "params": {"requestId": CALL_ID}}, headers
                     )
                 if SESSION_HEADER in headers:
-                    await self._session.delete(self._url, headers=headers, allow_redirects=False)
+                    (await self._session.delete(self._url, headers=headers, allow_redirects=False)).release()
         except (aiohttp.ClientError, OSError, ReplyUnusable) as error:
             log.warning("MCP session not ended", error=type(error).__name__, request_id=headers["x-request-id"])
 
