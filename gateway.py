@@ -38,10 +38,11 @@ from uvicorn.config import STARTUP_FAILURE
 from common import logs
 from handlers import pages, rest, ws
 from handlers.requests import EXCEPTION_HANDLERS
-from service.checks import check_all, find_mcp_revision
+from service.checks import check_all
 from service.instance import Instance
 from service.serving import Edge, Supervisor, configured_server, cut_stalled_connections, drain_on_signal
 from settings import InvalidSettings, read_settings
+from upstream.mcp_native import find_revision
 
 # Longer than a load balancer's 60, so that it is never we who close a connection it wants to use
 KEEP_ALIVE_SECONDS = 75
@@ -105,7 +106,7 @@ def main() -> None:
     if is_check:
         warnings = asyncio.run(check_all(settings))
         if settings.mcp_protocol == "mcp":
-            if revision := asyncio.run(find_mcp_revision(settings)):
+            if revision := asyncio.run(find_revision(settings)):
                 print(f"The MCP server speaks revision {revision}.")
             else:
                 warnings.append("MCP_SERVER_URL: no MCP server answers there in a revision that is known here")

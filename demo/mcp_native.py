@@ -13,7 +13,7 @@ from mcp.server.mcpserver import Context, MCPServer
 from demo import mcp_server
 from demo.mcp_server import health, load_persona, login_request, recommendation, tied_persona_id
 
-server = MCPServer("demo-cards", lifespan=mcp_server.lifespan)
+server = MCPServer("demo-cards", log_level="WARNING", lifespan=mcp_server.lifespan)
 
 
 async def consumption_recommend(session_id: str, persona_id: int, ctx: Context) -> dict[str, Any]:

@@ -5,11 +5,9 @@ import ssl
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
-import aiohttp
 import asyncpg
 
 from common.addresses import servers
@@ -20,8 +18,6 @@ from database.migrations import list_outstanding, require_rights
 from database.pool import Database
 from database.statements import Statements
 from settings import Settings
-from upstream.mcp_native import NativeMcpServer
-from upstream.replies import ReplyUnusable
 
 # A load balancer drops a connection that has been idle for so long, unless told otherwise.
 BALANCER_IDLE_SECONDS = 60
@@ -79,17 +75,6 @@ async def check_all(settings: Settings) -> list[str]:
             wanting = " and ".join(names[server])
             warnings.append(f"{wanting}: up to {sums[server]} connections are wanted, the server has {limit}")
     return warnings
-
-
-async def find_mcp_revision(settings: Settings) -> str | None:
-    """The revision in which the MCP server can be spoken to; None if there is none, or it says nothing in time."""
-    server = NativeMcpServer(replace(settings, httpx_timeout=settings.connect_timeout))
-    try:
-        return await server.find_revision()
-    except (ReplyUnusable, aiohttp.ClientError, OSError):
-        return None
-    finally:
-        await server.close()
 
 
 async def _check_database(settings: Settings, dsn: str, folder: str, limits: dict[str, int]) -> list[str]:

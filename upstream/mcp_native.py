@@ -27,6 +27,7 @@ META = {"protocolVersion": NEWEST, "clientInfo": CLIENT, "clientCapabilities": {
 NEWEST_PARAMS = {"_meta": {f"io.modelcontextprotocol/{name}": value for name, value in META.items()}}
 REVISION_HEADER, SESSION_HEADER = "mcp-protocol-version", "mcp-session-id"
 INITIALIZE_ID, CALL_ID = 1, 2
+CANCELLED = {"method": "notifications/cancelled", "params": {"requestId": CALL_ID}}
 # How a server refuses what it does not understand, and the errors with which the newest revision refuses what it does
 REFUSALS, INVALID_REQUEST, NO_REFUSALS = (400, 404, 405, 422), -32600, (-32020, -32021)
 NO_METHOD = {"code": -32601, "message": "Method not found"}
@@ -59,12 +60,6 @@ class NativeMcpServer(McpServer):
         with call.within(self._timeout):
             return _read_result(await self._request("tools/call", {"name": TOOL, "arguments": payload}, request_id))
 
-    async def find_revision(self) -> str | None:
-        """What the server speaks, found out without its tool. Raises as `ask` does."""
-        with Call().within(self._timeout):
-            await self._request("server/discover", {}, "check")
-        return self.revision
-
     async def _request(self, method: str, params: dict[str, Any], request_id: str) -> dict[str, Any]:
         """The result, in the revision that is known, or else found out. Raises ReplyUnusable and aiohttp's errors."""
         for tries_left in reversed(range(TRIES)):
@@ -78,7 +73,7 @@ class NativeMcpServer(McpServer):
                 revision = self.revision or self._guess
                 ask = self._ask_newest if revision == NEWEST else self._ask_older
                 try:
-                    return await ask(method, params, {"x-request-id": request_id}, line)
+                    return await ask(method, params, {"x-request-id": request_id})
                 except Refused as refusal:
                     if self.revision in (None, revision):
                         self.revision = None
@@ -87,19 +82,14 @@ class NativeMcpServer(McpServer):
                         raise
         raise AssertionError
 
-    async def _ask_newest(
-        self, method: str, params: dict[str, Any], headers: dict[str, str], _: object
-    ) -> dict[str, Any]:
+    async def _ask_newest(self, method: str, params: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
         headers |= {REVISION_HEADER: NEWEST, "mcp-method": method} | ({"mcp-name": TOOL} if params else {})
-        request = {"id": CALL_ID, "method": method, "params": params | NEWEST_PARAMS}
-        result = await self._exchange(request, headers)
+        result = await self._exchange({"id": CALL_ID, "method": method, "params": params | NEWEST_PARAMS}, headers)
         self.revision = NEWEST
         return result
 
-    async def _ask_older(
-        self, method: str, params: dict[str, Any], headers: dict[str, str], line: AsyncExitStack
-    ) -> dict[str, Any]:
-        """In a session of its own. The line is left as soon as the server has agreed to a revision."""
+    async def _ask_older(self, method: str, params: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
+        """In a session of its own."""
         wanted = {"protocolVersion": self.revision or self._guess, "capabilities": {}, "clientInfo": CLIENT}
         is_cut = False
         try:
@@ -107,7 +97,6 @@ class NativeMcpServer(McpServer):
             if (agreed := opened.get("protocolVersion")) not in OLDER:
                 raise ReplyUnusable("the server speaks no revision that is known here")
             self.revision = headers[REVISION_HEADER] = agreed
-            await line.aclose()
             await self._exchange({"method": "notifications/initialized"}, headers)
             return await self._exchange({"id": CALL_ID, "method": method, "params": params}, headers) if params else {}
         except asyncio.CancelledError:
@@ -121,9 +110,7 @@ class NativeMcpServer(McpServer):
         try:
             async with asyncio.timeout(END_SECONDS):
                 if is_cut:
-                    await self._exchange(
-                        {"method": "notifications/cancelled", "params": {"requestId": CALL_ID}}, headers
-                    )
+                    await self._exchange(CANCELLED, headers)
                 if SESSION_HEADER in headers:
                     (await self._session.delete(self._url, headers=headers, allow_redirects=False)).release()
         except (aiohttp.ClientError, OSError, ReplyUnusable) as error:
@@ -149,6 +136,15 @@ class NativeMcpServer(McpServer):
                         case {"result": dict() as result, "id": id} if id == message["id"]:
                             return result
             raise _failure(status, {})
+
+
+async def find_revision(settings: Settings) -> str | None:
+    """What the server speaks, found out without its tool; None if it is nothing known, or takes too long."""
+    server = NativeMcpServer(settings)
+    with suppress(ReplyUnusable, aiohttp.ClientError, OSError), Call().within(settings.connect_timeout):
+        await server._request("server/discover", {}, "check")
+    await server.close()
+    return server.revision
 
 
 def _failure(status: int, error: dict[str, Any]) -> ReplyUnusable:

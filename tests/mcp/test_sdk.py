@@ -8,6 +8,7 @@ import aiohttp
 import pytest
 
 from tests.mcp.conftest import NewClient, SdkServer
+from tests.mcp.sdk_modes import MODES
 from tests.support.chat import visit
 from tests.support.gateway import environment
 from tests.support.network import TcpProxy
@@ -56,16 +57,17 @@ async def test_what_fails_is_no_result_and_what_the_tool_says_of_it_is_not_told(
     await nothing_is_left_open(server)
 
 
-async def test_a_slow_call_is_cancelled_at_the_server(served: Served, new_client: NewClient) -> None:
-    """Except where the server keeps no session and replies in JSON: there it notices nothing, as the SDK is made."""
-    server, url, _ = served
-    client, before = new_client(url, httpx_timeout=1.0), server.count("cancelled")
-    with pytest.raises(TimeoutError):
-        await ask(client, "slow")
-    can_notice = not url.endswith("json/mcp") or (server.python.match("*/.venv-mcp1/*/*") and "/stateful" in url)
-    if can_notice:
-        await become(lambda: server.count("cancelled") == before + 1, what="the call is cancelled at the server")
-    await nothing_is_left_open(server)
+async def test_slow_calls_are_cancelled_at_the_server(sdk: dict[int, SdkServer], new_client: NewClient) -> None:
+    """Except where the SDK notices nothing: it replies in JSON, and no session tells it."""
+    before = {version: server.count("cancelled") for version, server in sdk.items()}
+    clients = [new_client(server.url(mode), httpx_timeout=2.0) for server in sdk.values() for mode in MODES]
+    failures = await asyncio.gather(*(ask(client, "slow") for client in clients), return_exceptions=True)
+    assert [type(failure) for failure in failures] == [TimeoutError] * len(clients)
+    for version, noticed in ((1, 3), (2, 2)):
+        await become(
+            lambda version=version, noticed=noticed: sdk[version].count("cancelled") == before[version] + noticed
+        )  # type: ignore[misc]
+        await nothing_is_left_open(sdk[version])
 
 
 async def test_a_caller_that_is_cancelled_cancels_the_call(sdk: dict[int, SdkServer], new_client: NewClient) -> None:
