@@ -140,9 +140,10 @@ class ChatDb:
 @pytest.fixture(scope="module")
 async def db(postgres: PostgresServer) -> AsyncIterator[ChatDb]:
     """A ChatDB of this file, in which no gateway runs."""
-    url = postgres.database(prefix="statements").url
-    database = Database("chatdb", url, size=6, timeout=20.0)
+    made = postgres.database(prefix="statements")
+    postgres.admin.execute(f"ALTER DATABASE {made.name} SET deadlock_timeout = '20ms'")
+    database = Database("chatdb", made.url, size=6, timeout=20.0)
     await database.open()
     await migrate(database)
-    yield ChatDb(database, url)
+    yield ChatDb(database, made.url)
     await database.close()
