@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 
 from common.ids import new_uuid
-from tests.database.conftest import ChatDb
+from tests.support.statements import ChatDb
 from tests.support.waiting import become
 
 pytestmark = pytest.mark.anyio

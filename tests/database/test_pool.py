@@ -12,9 +12,9 @@ from common.errors import DatabaseError, RowRefused
 from common.ids import new_uuid
 from database.migrations import migrate
 from database.pool import Database
-from tests.database.conftest import ChatDb
 from tests.support.network import TcpProxy
 from tests.support.postgres import PostgresServer
+from tests.support.statements import ChatDb
 from tests.support.waiting import PATIENCE_SECONDS, become
 
 pytestmark = pytest.mark.anyio

@@ -8,7 +8,7 @@ import pytest
 
 from common.ids import new_uuid
 from database.notices import INSTANCE_LOCK
-from tests.database.conftest import ChatDb
+from tests.support.statements import ChatDb
 from tests.support.waiting import become
 
 pytestmark = pytest.mark.anyio

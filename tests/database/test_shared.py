@@ -8,7 +8,7 @@ import pytest
 from common.errors import DatabaseError, RowRefused
 from common.ids import new_uuid
 from database.shared import MAX_QUEUED, BatchedStatement, SingleFlight
-from tests.database.conftest import ChatDb, Row
+from tests.support.statements import ChatDb, Row
 from tests.support.waiting import PATIENCE_SECONDS, become
 
 pytestmark = pytest.mark.anyio

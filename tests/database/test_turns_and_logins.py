@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from common.ids import new_uuid
-from tests.database.conftest import ChatDb, Row
+from tests.support.statements import ChatDb, Row
 
 pytestmark = pytest.mark.anyio
 

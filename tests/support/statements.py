@@ -1,4 +1,4 @@
-"""A migrated ChatDB for tests that run its statements themselves, as the gateway does, without a gateway."""
+"""The statements of ChatDB, run as the gateway runs them, but by a test and without a gateway."""
 
 import asyncio
 import json
@@ -8,13 +8,9 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import pytest
-
 from common.ids import new_uuid
-from database.migrations import migrate
 from database.pool import Database
 from database.shared import BatchedStatement
-from tests.support.postgres import PostgresServer
 
 Row = dict[str, Any]
 
@@ -135,15 +131,3 @@ class ChatDb:
         """The time of the database."""
         now: datetime = await self.value("SELECT clock_timestamp()")
         return now
-
-
-@pytest.fixture(scope="module")
-async def db(postgres: PostgresServer) -> AsyncIterator[ChatDb]:
-    """A ChatDB of this file, in which no gateway runs."""
-    made = postgres.database(prefix="statements")
-    postgres.admin.execute(f"ALTER DATABASE {made.name} SET deadlock_timeout = '20ms'")
-    database = Database("chatdb", made.url, size=6, timeout=20.0)
-    await database.open()
-    await migrate(database)
-    yield ChatDb(database, made.url)
-    await database.close()
