@@ -1,58 +1,23 @@
 """A session sends each answer and push once, in the order of their times, whatever crosses."""
 
 import asyncio
-import json
-from collections.abc import Awaitable, MutableMapping
+from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 from uuid import UUID
 
 import asyncpg
 import pytest
-from starlette.websockets import WebSocket
 
 from chat.frames import PlacedAnswer
 from chat.session import REMEMBERED, Session
 from chat.socket import Socket
 from common.ids import new_uuid
 from database.shared import BatchedStatement
+from tests.support.parts import Client
 from tests.support.statements import ChatDb, Row
 from upstream.replies import Answer
 
 pytestmark = pytest.mark.anyio
-
-Message = MutableMapping[str, Any]
-
-
-class Client:
-    """The other end of a socket, as a server has it: what came, and a way to hold it up."""
-
-    def __init__(self) -> None:
-        self.frames: list[dict[str, Any]] = []
-        self.closed: tuple[int, str] | None = None
-        self.reads = asyncio.Event()
-        self.reads.set()
-        self.is_sent_to = asyncio.Event()
-
-    async def open(self) -> WebSocket:
-        websocket = WebSocket({"type": "websocket", "path": "/", "headers": []}, self._receive, self._send)
-        await websocket.accept()
-        return websocket
-
-    async def _receive(self) -> Message:
-        return {"type": "websocket.connect"}
-
-    async def _send(self, message: Message) -> None:
-        if message["type"] == "websocket.close":
-            self.closed = message["code"], message["reason"]
-        elif message["type"] == "websocket.send":
-            self.is_sent_to.set()
-            await self.reads.wait()
-            self.frames.append(json.loads(message["text"]))
-
-    @property
-    def told(self) -> list[str]:
-        return [frame["message"] for frame in self.frames]
 
 
 class HeldReads(BatchedStatement):
