@@ -65,14 +65,14 @@ async def test_the_answer_of_who_stored_it_first_is_the_one_that_is_sent(db: Cha
 async def test_an_answer_that_the_database_refuses_leaves_no_turn_that_would_be_asked_again(
     db: ChatDb, here: Parts, llm: LlmStub
 ) -> None:
-    """And does not hold up the session."""
+    """The visitor sees it, and the session goes on."""
     refused, text = unique("거절될 질문"), unique("다음 질문")
     llm.on(refused, answer("저장이 거절되는 답"))
     await db.sql("ALTER TABLE \"Chat\" ADD CONSTRAINT no CHECK (content <> '저장이 거절되는 답')")
     visitor = await here.visit()
     visitor.prompt(refused)
     visitor.prompt(text)
-    await visitor.client.until_told(f"re: {text}")
+    await visitor.client.until_told("저장이 거절되는 답", f"re: {text}")
     await become(lambda: not here.chat.in_hand)
     await db.sql('ALTER TABLE "Chat" DROP CONSTRAINT no')
     assert await db.turns(visitor.id) == {}
