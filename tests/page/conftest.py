@@ -39,8 +39,9 @@ ARGUMENTS = [
     "--disable-sync",
     "--no-first-run",
     "--renderer-process-limit=1",
-    # The address bar's pop-ups, pages of their own in every window, cost more than the page under test.
-    "--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup",
+    # The address bar's pop-ups, pages of their own in every window, cost more than the page under test. A page that a
+    # test makes up has no address, and would need the visitor's leave to call a gateway on this machine.
+    "--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup,LocalNetworkAccessChecks,LocalNetworkAccessChecksWebSockets",
 ]
 PERSONAS = ("김하늘", "이바다", "박별")
 WAIT_MS = 1000 * PATIENCE_SECONDS
