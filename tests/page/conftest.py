@@ -1,6 +1,6 @@
 """A headless Chromium, and the chat page in it as a visitor sees it.
 
-Without a browser these tests are skipped, unless CI=true, where that is a failure. CHROMIUM names the program if it
+Firefox and WebKit are in test_browsers.py. Without a browser these tests are skipped, unless CI=true, where that is a failure. CHROMIUM names the program if it
 is none of the usual ones. Screenshots are written to .pytest_cache/d/screenshots.
 """
 
