@@ -1,7 +1,8 @@
 """A headless Chromium, and the chat page in it as a visitor sees it.
 
-Firefox and WebKit are in test_browsers.py. Without a browser these tests are skipped, unless CI=true, where that is a failure. CHROMIUM names the program if it
-is none of the usual ones. Screenshots are written to .pytest_cache/d/screenshots.
+Without a browser these tests are skipped, unless CI=true, where that is a failure. CHROMIUM names the program if it
+is none of the usual ones. Screenshots are written to .pytest_cache/d/screenshots. For Firefox and WebKit there is
+test_browsers.py.
 """
 
 from __future__ import annotations
