@@ -63,6 +63,10 @@ bench: .venv-bench/.installed ## measure the gateway beside a FastAPI peer, some
 	@.venv-$*/bin/python $(INSTALL) $<
 	@touch $@
 
+.PHONY: soak
+soak: .venv/.dev-installed ## live a day in an hour, faults included, and see that nothing is lost or left; MINUTES=2: the short form
+	@.venv/bin/python -m benchmarks.soak --minutes $(or $(MINUTES),60)
+
 .PHONY: faults
 faults: .venv/.dev-installed ## break everything under load and count what is lost: some minutes
 	@FAULTS=long .venv/bin/python -m pytest tests/faults

@@ -128,7 +128,13 @@ def write_json(path: Path, *, gateway: Figures, peer: Figures, is_quick: bool) -
         "peer": _rounded(peer),
         "times_better": _rounded({name: times for name, times in ratios.items() if times is not None}),
     }
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    update_json(path, content)
+
+
+def update_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes what was measured; what another run has measured stays."""
+    before = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    path.write_text(json.dumps(before | content, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def _rounded(figures: Figures) -> Figures:

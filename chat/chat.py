@@ -17,6 +17,7 @@ from chat.stops import Stops
 from chat.turns import Turns
 from chat.waiting import Waiting
 from common import metrics
+from common.tasks import TaskOwner
 from database.notices import Notifier
 from database.pool import Database
 from settings import Settings
@@ -65,6 +66,7 @@ class Chat:
     def measure(self) -> None:
         """Updates the gauges."""
         metrics.sessions.set(len(self.sessions))
+        metrics.tasks.set(TaskOwner.running)
         metrics.turns_in_hand.set(self.in_hand)
         metrics.oldest_turn.set(self.turns.oldest_age())
         metrics.unstored_answers.set(self._answers.unstored)

@@ -147,7 +147,7 @@ class Edge:
         if scope["type"] == "websocket":
             # ASGI has no way to cut a connection whose client does not read; the server's protocol does.
             transport = getattr(getattr(send, "__self__", None), "transport", None)
-            scope["gateway.transport"] = transport
+            scope["gateway.transport"], scope["gateway.send"] = transport, send
             peername = transport.get_extra_info("peername") if transport else None
             scope["gateway.peer"] = peername[0] if isinstance(peername, tuple) else None
             scope["gateway.is_tls"] = transport is not None and transport.get_extra_info("sslcontext") is not None

@@ -14,6 +14,7 @@ from tests.support.processes import dismiss_guardian
 from tests.support.world import GatewayFactory, NewGateway, NewWorld, World, add_personas
 
 LONGEST = (
+    "page/test_browsers.py",
     "page/test_connection.py",
     "page/test_looks.py",
     "security/test_abuse.py",

@@ -1,6 +1,6 @@
 """A reply in server-sent events: text as it is made, the tools that are used, and last the object of a plain reply."""
 
-from collections.abc import AsyncIterable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import aiohttp
@@ -13,11 +13,14 @@ from upstream.replies import BYTE_ORDER_MARK, ReplyUnusable, read_object
 OTHER_TIMES = 8
 
 
-async def read_stream(pieces: AsyncIterable[bytes], sink: Sink, max_bytes: int) -> dict[str, Any]:
-    """The last object; what follows it is not read. Raises ReplyUnusable, also if the stream breaks off."""
+async def read_stream(read: Callable[[], Awaitable[bytes]], sink: Sink, max_bytes: int) -> dict[str, Any]:
+    """The last object; what follows it is not read. Raises ReplyUnusable, also if the stream breaks off.
+
+    `read` returns what has come, or nothing at the end.
+    """
     events, text_left = Events(max_bytes), max_bytes
     try:
-        async for piece in pieces:
+        while piece := await read():
             for data in events.feed(piece):
                 try:
                     event = orjson.loads(data)

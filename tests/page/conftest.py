@@ -203,3 +203,13 @@ def open_chat(open_tab: Callable[..., Page], gateway: Gateway) -> Iterator[OpenC
 def chat(open_chat: OpenChat) -> ChatPage:
     """The chat page on a desktop, connected, with a conversation that has not begun."""
     return open_chat()
+
+
+@pytest.fixture
+def docs(open_tab: Callable[..., Page], gateway: Gateway) -> Iterator[ChatPage]:
+    """The documentation page; its problems fail the test."""
+    docs = ChatPage(open_tab(color_scheme="light"), gateway)
+    docs.page.goto(f"{gateway.base_url}/docs")
+    expect(docs.page.get_by_role("button", name="Connect", exact=True)).to_be_visible()
+    yield docs
+    assert docs.problems == []
