@@ -77,7 +77,7 @@ async def _apply(connection: Any, statements: Statements) -> None:
     await require_rights(connection, statements, is_outstanding=True)
     if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", MIGRATION_LOCK):
         raise _Busy
-    await connection.execute("SELECT set_config('search_path', $1, true)", statements.schema)
+    await connection.execute(f"SET LOCAL search_path = {statements.schema}; SET LOCAL standard_conforming_strings = on")
     await connection.execute(_NO_TRANSACTION_TIMEOUT)
     await connection.execute(
         'CREATE TABLE IF NOT EXISTS "SchemaMigration" '

@@ -34,6 +34,7 @@ class WebKit(Browser):
             style = Path(home) / ".config/gtk-3.0/gtk.css"
             style.parent.mkdir(parents=True)
             style.write_text(self.NARROW)
+            (style.parent / "settings.ini").write_text("[Settings]\ngtk-enable-animations=0\n")
             screen = f"{SIZE[0]}x{SIZE[1] + 100}x24"
             server = Process(
                 [program(("Xvfb",)), "-displayfd", "1", "-nolisten", "tcp", "-screen", "0", screen],
