@@ -17,6 +17,7 @@ from tests.support.statements import ChatDb
 from tests.support.world import GatewayFactory, NewGateway, NewWorld, World, add_personas
 
 LONGEST = (
+    "page/test_browsers.py",
     "page/test_connection.py",
     "page/test_looks.py",
     "security/test_abuse.py",
