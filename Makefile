@@ -12,20 +12,21 @@ COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --g
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
 
-run: .venv/.demo-installed ## start the demo: the gateway and all it needs
+run: .venv/.demo-installed $(if $(filter native,$(MCP)),.venv-mcp2/.installed) ## start the demo, with all it needs; MCP=native: its MCP server speaks MCP
 	@.venv/bin/python -m demo
 
 .PHONY: traffic
 traffic: .venv/.demo-installed ## send some minutes of traffic to a running demo, for /metrics and the dashboard
 	@.venv/bin/python -m demo.traffic
 
-test: .venv/.dev-installed ## run the tests
+test: .venv/.dev-installed .venv-mcp1/.installed .venv-mcp2/.installed ## run the tests
 	@.venv/bin/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
 
 check: .venv/.dev-installed ## lint, format and types
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
+	@.venv/bin/python -m benchmarks.documents --check
 
 .PHONY: fuzz
 fuzz: .venv/.dev-installed .venv-fuzz/.installed ## try 20,000 hostile inputs, and schemathesis: a few minutes
@@ -37,6 +38,8 @@ requirements: .venv/.dev-installed ## pin what the *.in files name
 	$(COMPILE) requirements/dev.in -o requirements/dev.txt
 	$(COMPILE) requirements/bench.in -o requirements/bench.txt
 	$(COMPILE) requirements/fuzz.in -o requirements/fuzz.txt
+	$(COMPILE) requirements/mcp1.in -o requirements/mcp1.txt
+	$(COMPILE) requirements/mcp2.in -o requirements/mcp2.txt
 
 .venv/.%-installed: requirements/%.txt | .venv/bin/pip
 	@echo "Installing $< into .venv ..."

@@ -42,6 +42,7 @@ from service.checks import check_all
 from service.instance import Instance
 from service.serving import Edge, Supervisor, configured_server, cut_stalled_connections, drain_on_signal
 from settings import InvalidSettings, read_settings
+from upstream.mcp_native import find_revision
 
 # Longer than a load balancer's 60, so that it is never we who close a connection it wants to use
 KEEP_ALIVE_SECONDS = 75
@@ -104,6 +105,11 @@ app = Edge(routed)
 def main() -> None:
     if is_check:
         warnings = asyncio.run(check_all(settings))
+        if settings.mcp_protocol == "mcp":
+            if revision := asyncio.run(find_revision(settings)):
+                print(f"The MCP server speaks revision {revision}.")
+            else:
+                warnings.append("MCP_SERVER_URL: no MCP server answers there in a revision that is known here")
         print("\n".join(warnings) or "Nothing to warn of.")
         sys.exit(1 if warnings else 0)
     options: dict[str, Any] = {

@@ -74,6 +74,7 @@ class Settings:
     mcp_server_url: str = _setting(_HTTP_URL, secret=True)
     database_url: str = _setting(_CHATDB_URL, secret=True)
     faq_database_url: str = _setting(_DATABASE_URL, secret=True)
+    mcp_protocol: str = _setting(_choice("rest", "mcp"), "rest")
     httpx_timeout: float = _setting(_number(0.1, 3600), 300.0)
     environment: str = _setting(_choice("development", "production"), "development")
 

@@ -161,13 +161,14 @@ def settings_for(databases: Databases, stub_port: int) -> dict[str, str]:
     }
 
 
-def gateway(databases: Databases, stub_port: int, port: int | None = None) -> Server:
+def gateway(databases: Databases, stub_port: int, port: int | None = None, **more: str) -> Server:
     port = port or free_port()
     settings = settings_for(databases, stub_port) | {
         "HOST": "127.0.0.1",
         "PORT": str(port),
         "PROMPTS_PER_MINUTE": "1000000",
         "MAX_SESSIONS": "20000",
+        **more,
     }
     return Server("gateway", [sys.executable, "gateway.py"], port, settings)
 

@@ -2,7 +2,7 @@
 
 A prompt says how long its answer takes: `[1000]` in it means 1,000 ms, nothing means at once, and `{100x50}` a stream
 of 100 pieces 50 ms apart. What the stub says has a number for the load generator in it, `[<ns>]`: for the LLM server
-the nanoseconds that it really took, for the MCP server the time.monotonic_ns() of the reply.
+the nanoseconds that it really took, for the MCP server and each piece of a stream the time.monotonic_ns() of it.
 
 `python -m benchmarks.stub PORT [PORT OF A GATEWAY ...]`: with gateways, each MCP call asks one of them who is logged
 in, as the real server does; the persona's id says which.
@@ -28,7 +28,7 @@ DELAY = re.compile(rb"\[(\d+)\]")
 STREAM = re.compile(rb"\{(\d+)x(\d+)\}")
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 PIECE = "카드 혜택을 "
-PIECE_EVENT, LAST_EVENT = '{"delta":"' + PIECE + '"}', '{"answer":"%s","tool_response":null}'
+PIECE_EVENT, LAST_EVENT = '{"delta":"[%d] ' + PIECE + '"}', '{"answer":"%s","tool_response":null}'
 PERSONA = re.compile(rb'"session_id": *"([^"]+)".*"persona_id": *(\d+)', re.DOTALL)
 
 gateways: list[int] = []
@@ -79,7 +79,7 @@ class Stub(asyncio.Protocol):
     def stream(self, left: int, pieces: int, pause: float) -> None:
         if self.transport.is_closing():
             return
-        event = PIECE_EVENT if left else LAST_EVENT % (PIECE * pieces)
+        event = PIECE_EVENT % time.monotonic_ns() if left else LAST_EVENT % (PIECE * pieces)
         chunk = f"data: {event}\n\n".encode()
         self.transport.write(b"%x\r\n%s\r\n" % (len(chunk), chunk) + (b"" if left else b"0\r\n\r\n"))
         if left:

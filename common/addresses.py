@@ -46,12 +46,12 @@ def _server(text: str, default_port: str) -> tuple[str, str]:
 
 
 def http_url(text: str) -> str:
-    """A base URL without its last slash."""
+    """A base URL. A slash at its end is kept, as it counts where the path is the whole of it."""
     scheme, login, server, path, query = _split(text, "https?")
     unquote(login).encode("latin-1")  # all that aiohttp can send
     if query or _server(server, "80")[0].startswith("/"):
         raise ValueError
-    return f"{scheme}://{login}{server}{path.rstrip('/')}"
+    return f"{scheme}://{login}{server}{path}"
 
 
 def database_url(text: str, several: str = "any") -> str:

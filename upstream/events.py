@@ -1,6 +1,7 @@
 """A reply in server-sent events: text as it is made, the tools that are used, and last the object of a plain reply."""
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -47,6 +48,22 @@ async def read_stream(read: Callable[[], Awaitable[bytes]], sink: Sink, max_byte
     except (aiohttp.ClientError, OSError) as error:
         raise ReplyUnusable("the stream broke off") from error
     raise ReplyUnusable("the stream ended without its last object")
+
+
+async def read_objects(response: aiohttp.ClientResponse, max_bytes: int) -> AsyncGenerator[dict[str, Any]]:
+    """The objects in a reply of JSON or of events; what is none is passed over. Raises ReplyUnusable beyond a limit."""
+    events, body = Events(max_bytes), bytearray()
+    is_stream = response.content_type == "text/event-stream"
+    while piece := await response.content.readany():
+        for data in events.feed(piece) if is_stream else ():
+            with suppress(ReplyUnusable):
+                yield read_object(data)
+            events.count(len(data))
+        body += b"" if is_stream else piece
+        if len(body) > max_bytes:
+            raise ReplyUnusable("the reply is too large")
+    with suppress(ReplyUnusable):
+        yield read_object(bytes(body))
 
 
 class Events:

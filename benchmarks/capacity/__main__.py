@@ -90,8 +90,8 @@ def check(units: Units, prompts_per_hour: float, streamed: float) -> int:
         "memory, MB": (CHECKED_INSTANCES * units.instance_mb + CHECKED_SESSIONS * units.session_kb / 1000, memory_mb),
         "statements a second": (model.statements, real.statements / real.seconds),
         "commits a second": (model.commits, real.commits / real.seconds),
-        "WAL, MB a second": (visitors.turns * units.wal_bytes / 1e6, real.wal / real.seconds / 1e6),
-        "stored, KB a turn": (units.stored_bytes / 1000, real.stored / real.done["turns"] / 1000),
+        "WAL, MB a second": (model.wal_bytes / 1e6, real.wal / real.seconds / 1e6),
+        "stored, MB a second": (model.stored_bytes / 1e6, real.stored / real.seconds / 1e6),
     }
     for name, (said, measured) in pairs.items():
         print(f"{name:22} model {said:10.2f}  measured {measured:10.2f}  {said / measured:6.2f}")

@@ -167,8 +167,10 @@ def _units(
         instance_mb=start_mb,
         open_ms=opened.gateway * 1000 / SESSIONS,
         open_db_ms=opened.postgres * 1000 / SESSIONS,
-        wal_bytes=each("busy", lambda w: w.wal, silent.wal / silent.seconds),
-        stored_bytes=each("busy", lambda w: w.stored, 0.0),
+        wal_bytes=each("quiet", lambda w: w.wal, silent.wal / silent.seconds),
+        wal_streamed_bytes=each("streamed", lambda w: w.wal, silent.wal / silent.seconds),
+        stored_bytes=each("quiet", lambda w: w.stored, 0.0),
+        stored_streamed_bytes=each("streamed", lambda w: w.stored, 0.0),
     )
 
 

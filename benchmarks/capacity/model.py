@@ -42,8 +42,10 @@ class Units:
     instance_mb: float
     open_ms: float  # a handshake, new or resumed
     open_db_ms: float
-    wal_bytes: float  # of a turn
-    stored_bytes: float  # of a turn, indexes included
+    wal_bytes: float  # of a turn with a short answer
+    wal_streamed_bytes: float  # with one of as many pieces as were streamed
+    stored_bytes: float  # likewise, indexes included
+    stored_streamed_bytes: float
 
 
 @dataclass(frozen=True)
@@ -146,6 +148,19 @@ class Model:
         turns = visitors.turns * self.between(units.commits_quiet, units.commits_busy)
         return turns + self.instances * units.instance_commits + 2 * visitors.openings
 
+    def of_lengths(self, short: float, streamed: float) -> float:
+        """A second, of something that depends on how long an answer is."""
+        visitors = self.visitors
+        return visitors.turns * (short + (streamed - short) * visitors.streamed)
+
+    @property
+    def wal_bytes(self) -> float:
+        return self.of_lengths(self.units.wal_bytes, self.units.wal_streamed_bytes)
+
+    @property
+    def stored_bytes(self) -> float:
+        return self.of_lengths(self.units.stored_bytes, self.units.stored_streamed_bytes)
+
     @property
     def notifies(self) -> float:
         """Pushes whose login reached another instance, and sockets that came back on another one."""
@@ -157,7 +172,7 @@ class Model:
         """The figures of a whole deployment."""
         units, visitors, count = self.units, self.visitors, self.instances
         gb = (count * units.instance_mb + visitors.sessions * units.session_kb / 1000) / 1000
-        month = visitors.turns * units.stored_bytes * SECONDS_A_MONTH / 1e9
+        month = self.stored_bytes * SECONDS_A_MONTH / 1e9
         per_turn = "turns × what a turn takes at this rate + instances × their signs of life + 2 × handshakes"
         yield Line("turns", visitors.turns, "a second", "sessions × prompts per hour / 3600")
         yield Line("handshakes", visitors.openings, "a second", "sessions × (1 / visit + resumes per hour / 3600)")
@@ -172,8 +187,8 @@ class Model:
         yield Line("statements", self.statements, "a second", per_turn)
         yield Line("commits", self.commits, "a second", "likewise, of what writes")
         yield Line("NOTIFYs", self.notifies, "a second", "sessions × (logins + resumes) per hour / 3600 × (1 - 1 / n)")
-        yield Line("WAL", visitors.turns * units.wal_bytes / 1e6, "MB a second", "turns × WAL of a turn")
-        yield Line("storage", month, "GB a month", "turns × bytes of a turn with its indexes × 30 days")
+        yield Line("WAL", self.wal_bytes / 1e6, "MB a second", "turns × WAL of a turn, by the length of its answer")
+        yield Line("storage", month, "GB a month", "turns × bytes of a turn with its indexes, by its answer × 30 days")
 
     def shares(self) -> list[tuple[str, float]]:
         """What is used of what one PostgreSQL bears, the dearest first: that gives out first."""

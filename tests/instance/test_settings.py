@@ -335,3 +335,11 @@ def test_every_setting_is_in_the_example_file() -> None:
     limits += ["MAX_BODY_BYTES", "MAX_SESSIONS", "SEND_TIMEOUT", "DB_TIMEOUT", "DRAIN_SECONDS"]
     limits += ["RESUME_HOURS", "PING_SECONDS", "HTTPX_TIMEOUT", "ENVIRONMENT"]
     assert [name for name in REQUIRED + limits if not lines_about(name, example)] == []
+
+
+def test_the_korean_table_of_settings_has_every_setting_and_its_default() -> None:
+    def table(file: str) -> list[tuple[str, str]]:
+        text = (ROOT / "docs" / file).read_text("utf-8").replace("필수", "required")
+        return re.findall(r"^\| (`[A-Z_]+`) \| (.*?) \|", text, re.MULTILINE)
+
+    assert table("configuration.ko.md") == table("configuration.md")
