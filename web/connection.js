@@ -7,7 +7,7 @@ const HELLO_MS = 15_000; // a server that accepts and then says nothing is left 
 const HEALTH_MS = 10_000;
 const STABLE_MS = 5_000; // a connection that lived this long starts the pauses anew
 const SILENCE_MS = 28_000; // after a prompt without a sign of life; with HELLO_MS it is known within 45 s
-const FRESH_MS = 3_000; // what was heard from so lately is alive
+const FRESH_MS = 1_000; // what was heard from so lately is alive
 
 // Close codes: what to say, and the least pause before the next attempt.
 const ENDINGS = { 1008: ["limited", 60_000], 1012: ["restarting", 0], 1013: ["busy", 5_000] };

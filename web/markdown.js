@@ -4,8 +4,8 @@ import { masks } from "./masks.js";
 import { say } from "./texts.js";
 import { cjkFriendly, MarkdownIt } from "./vendor/markdown-it.js";
 
-const MAX_CHARS = 50_000;
-const MAX_NODES = 3_000;
+const MAX_CHARS = 20_000;
+const MAX_NODES = 2_000;
 const MAX_LINK = 2_000; // characters
 const MAX_DEPTH = 20;
 const MAX_MS = 80;
