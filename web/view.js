@@ -7,6 +7,7 @@ import { Scroll } from "./scroll.js";
 import { hasText, say, text, translate } from "./texts.js";
 
 const BATCH_MS = 12; // of making rows at a time
+const SCREENFUL = 6; // rows, more or less
 const QUIET_MS = 500;
 const LONG_S = 15; // from here on waiting is worth a word
 
@@ -55,7 +56,7 @@ export class View {
     const older = this.#older;
     const rows = [];
     const until = performance.now() + BATCH_MS;
-    while (older.length && performance.now() < until) rows.unshift(this.#row(older.pop()));
+    while (older.length && (rows.length < SCREENFUL || performance.now() < until)) rows.unshift(this.#row(older.pop()));
     this.#scroll.above(() => log.prepend(...rows));
     if (older.length) requestAnimationFrame(() => setTimeout(() => older === this.#older && this.#fill()));
     else setTimeout(() => (log.ariaLive = "polite"), QUIET_MS);
