@@ -41,7 +41,7 @@ class Client:
     async def open(self, key: str = "") -> WebSocket:
         headers = [(b"authorization", f"Bearer {key}".encode())]
         scope: Message = {"type": "websocket", "path": "/", "headers": headers}
-        scope |= {"gateway.transport": self, "gateway.send": self._send}
+        scope.update({"gateway.transport": self, "gateway.send": self._send})
         websocket = WebSocket(scope, self._receive, self._send)
         await websocket.accept()
         return websocket
