@@ -13,7 +13,7 @@ from database.pool import Database
 from service.instance import CRASHED_SECONDS, Heartbeat
 from tests.support.network import TcpProxy
 from tests.support.postgres import PostgresServer
-from tests.support.statements import ChatDb
+from tests.support.statements import ChatDb, open_pool
 
 pytestmark = pytest.mark.anyio
 
@@ -28,8 +28,7 @@ def proxy(postgres: PostgresServer) -> Iterator[TcpProxy]:
 async def cuttable(db: ChatDb, proxy: TcpProxy, postgres: PostgresServer) -> AsyncIterator[Database]:
     """The same ChatDB through the proxy."""
     url = db.url.replace(f":{postgres.port}/", f":{proxy.port}/")
-    database = Database("chatdb", url, size=1, timeout=20.0)
-    await database.open()
+    database = await open_pool("chatdb", url)
     yield database
     await database.close()
 
