@@ -20,7 +20,11 @@ traffic: .venv/.demo-installed ## send some minutes of traffic to a running demo
 	@.venv/bin/python -m demo.traffic
 
 test: .venv/.dev-installed .venv-mcp1/.installed .venv-mcp2/.installed ## run the tests
-	@.venv/bin/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+	@.venv/bin/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder --ignore tests/delivery
+
+.PHONY: delivery
+delivery: .venv/.dev-installed ## build and run the image, deploy it, judge the alerts: needs root and what .ci/run installs
+	@.venv/bin/python -m pytest -rs --timeout 600 tests/delivery
 
 check: .venv/.dev-installed ## lint, format and types
 	@.venv/bin/ruff check
@@ -31,6 +35,10 @@ check: .venv/.dev-installed ## lint, format and types
 .PHONY: fuzz
 fuzz: .venv/.dev-installed .venv-fuzz/.installed ## try 20,000 hostile inputs, and schemathesis: a few minutes
 	@FUZZ=long .venv/bin/python -m pytest -s tests/security/test_fuzz.py tests/security/test_abuse.py tests/security/test_schema.py
+
+.PHONY: base-image
+base-image: ## pin the image that the Dockerfile begins with by what its tag is in the registry now
+	@docker-scripts/pin-base.sh
 
 requirements: .venv/.dev-installed ## pin what the *.in files name
 	$(COMPILE) requirements.in -o requirements.txt
