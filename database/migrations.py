@@ -5,10 +5,8 @@ import math
 import time
 from typing import Any
 
-import asyncpg
-
 from common.logs import log
-from database.failures import FAILED, PASSING, Unusable, describe
+from database.failures import FAILED, Unusable, describe, may_pass
 from database.pool import Database
 from database.statements import SQL, Statements
 
@@ -43,10 +41,7 @@ async def migrate(chatdb: Database, patience: float = 0.0) -> None:
             is_busy = isinstance(error, _Busy)
             why = "another instance brings its schema up to date" if is_busy else describe(error)
             now = time.monotonic()
-            may_pass = is_busy or (
-                isinstance(error, PASSING) and not isinstance(error, asyncpg.ClientConfigurationError)
-            )
-            if not may_pass or now - started > (MIGRATION_TIMEOUT if is_busy else patience):
+            if not (is_busy or may_pass(error)) or now - started > (MIGRATION_TIMEOUT if is_busy else patience):
                 raise CannotStart(f"ChatDB cannot be used: {why}") from error
         if now - said_at >= SAY_SECONDS:
             log.warning("ChatDB cannot be used yet", error=why)
