@@ -79,7 +79,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Instance]]:
     server = configured_server(settings.prompts_per_minute)
     with drain_on_signal(server, lambda: instance.drain()):  # noqa: PLW0108  # it comes later
         async with Instance.run(settings) as instance:
-            instance.tasks.start(cut_stalled_connections(server))
+            instance.tasks.start(cut_stalled_connections(server, settings.send_timeout))
             yield {"instance": instance}
 
 

@@ -6,9 +6,8 @@ from uvicorn._types import ASGIReceiveEvent
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
-from websockets.frames import Frame
+from websockets.frames import Frame, Opcode
 from websockets.protocol import State
-from websockets.typing import BytesLike
 
 from common.errors import HEAD_TOO_LARGE, POLICY_VIOLATION, TOO_MANY_MESSAGES
 from common.limits import MINUTE, Window
@@ -17,7 +16,7 @@ from common.limits import MINUTE, Window
 # WebSocket frames fit into a piece; 85 into what is short enough not to be split.
 SHORT_BYTES, PIECE_BYTES = 512, 128
 
-MAX_HEAD_BYTES = 16384  # as much as uvicorn's other HTTP parser takes
+MAX_HEAD_BYTES, MAX_HEADERS = 16384, 128  # as much as uvicorn's other parsers take
 MAX_UNUSED_BYTES = 131072  # twice the usual limit of a body, which may so be sent in vain to a path that reads none
 MAX_PIPELINE = 16
 
@@ -38,25 +37,33 @@ def _split(data: bytes) -> list[bytes]:
 class GuardedHttp(HttpToolsProtocol):
     """Ends a connection on which too much comes that no handler is given, or too many requests at once.
 
-    That is a head, trailers or a chunk's extension that is too long, or a body whose request has been answered.
+    That is a head or trailers that are too long, a body whose request has been answered, or what chunks are wrapped in.
     """
 
     is_in_head = True
-    unused_bytes = 0  # that have come since a request began, its head ended, or a handler was given a part of its body
+    unused_bytes = 0  # of a head or behind it; what a handler is given of a body counts for as much of its wrapping
 
     def on_message_begin(self) -> None:
         self.is_in_head, self.unused_bytes = True, 0
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        if self.is_in_head:  # trailers are for nobody
+            super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         self.is_in_head, self.unused_bytes = False, 0
         super().on_headers_complete()
-        self.headers = self.headers.copy()  # trailers are added to these, and not to what the handler sees
 
     def on_body(self, body: bytes) -> None:
         if not self.is_idle():
-            self.unused_bytes = 0
+            self.unused_bytes -= 2 * len(body)
         super().on_body(body)
+
+    def handle_websocket_upgrade(self) -> None:
+        super().handle_websocket_upgrade()
+        # The two would keep each other until the next full garbage collection.
+        self.parser = None  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         for piece in _split(data):
@@ -66,6 +73,7 @@ class GuardedHttp(HttpToolsProtocol):
             super().data_received(piece)
             self.unused_bytes += len(piece)
             is_too_much = self.unused_bytes > (MAX_HEAD_BYTES if self.is_in_head else MAX_UNUSED_BYTES)
+            is_too_much |= self.is_in_head and len(self.headers or ()) > MAX_HEADERS
             if is_too_much and self.is_in_head and self.is_idle():
                 self.send_400_response(HEAD_TOO_LARGE)
             elif is_too_much or len(self.pipeline) > MAX_PIPELINE:
@@ -75,11 +83,11 @@ class GuardedHttp(HttpToolsProtocol):
         """Whether no request is being answered."""
         return self.cycle is None or self.cycle.response_complete
 
-    def stalled_at(self) -> int | None:
-        """So many bytes of answers have not been read, or a head has not come (0); None if neither is waited for."""
+    def stalled_at(self) -> object:
+        """So many bytes of answers have not been read, or that for which the client is waited for; or None."""
         # uvicorn has a timer of its own while nothing has come after an answer.
         awaits_head = self.is_idle() and self.timeout_keep_alive_task is None
-        return self.transport.get_write_buffer_size() or (0 if awaits_head else None)
+        return self.transport.get_write_buffer_size() or ("a head" if awaits_head else None)
 
 
 class GuardedWebSocket(WebSocketsSansIOProtocol):
@@ -99,6 +107,10 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         self.minute = Window(MINUTE)
         self.burst = 0
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.conn.parser.close()  # as in GuardedHttp: it is a generator that keeps the connection
+
     def shutdown(self) -> None:
         if self.handshake_initiated:
             super().shutdown()
@@ -106,12 +118,12 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
             # uvicorn would raise over a handshake that its parser has refused, and not stop at all.
             self.transport.abort()
 
-    def stalled_at(self) -> int | None:
-        """As GuardedHttp has it: of the bytes that a close waits for, or of the handshake."""
+    def stalled_at(self) -> object:
+        """As GuardedHttp has it: of the bytes that a close waits for, the handshake, or a message in fragments."""
         if self.transport.is_closing():
-            return self.transport.get_write_buffer_size()
+            return self.transport.get_write_buffer_size() or None
         # uvicorn never answers a handshake that its parser has refused.
-        return None if self.handshake_initiated else 0
+        return (self.frames or None) if self.handshake_initiated else "a handshake"
 
     def data_received(self, data: bytes) -> None:
         is_timer_set = bool(self.held)
@@ -155,32 +167,18 @@ class GuardedWebSocket(WebSocketsSansIOProtocol):
         self._resume_reading()
         return message
 
-    def handle_text(self, event: Frame) -> None:
-        if self._admits(event.data):
-            super().handle_text(event)
+    def handle_events(self) -> None:
+        for event in self.conn.events_received():
+            if not isinstance(event, Frame) or event.opcode is Opcode.CLOSE or self._admits(event):
+                self.conn.events = [event]
+                super().handle_events()
 
-    def handle_bytes(self, event: Frame) -> None:
-        if self._admits(event.data):
-            super().handle_bytes(event)
-
-    def handle_cont(self, event: Frame) -> None:
-        if self._admits(event.data):
-            super().handle_cont(event)
-
-    def handle_pong(self, event: Frame) -> None:
-        if self._admits(event.data):
-            super().handle_pong(event)
-
-    def handle_ping(self) -> None:
-        if self._admits(b""):
-            super().handle_ping()
-
-    def _admits(self, data: BytesLike) -> bool:
+    def _admits(self, frame: Frame) -> bool:
         """Counts a frame; False if it is not to be handled, since the connection ends."""
         if self.transport.is_closing():
             return False
         now = self.loop.time()
-        self.slice.count(now, 1 + len(data) // COSTLY_BYTES)
+        self.slice.count(now, 1 + len(frame.data) // COSTLY_BYTES)
         self.burst += 1
         if self.minute.count(now) <= self.frames_per_minute and self.burst <= self.longest_burst:
             return True

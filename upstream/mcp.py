@@ -15,7 +15,8 @@ from upstream.server import Server
 
 class McpServer(Server):
     def __init__(self, settings: Settings) -> None:
-        super().__init__(settings, settings.mcp_server_url + "/tools/consumption_recommend", "application/json")
+        url = settings.mcp_server_url + "/tools/consumption_recommend"
+        super().__init__(settings, url, "application/json", settings.max_logins)
 
     async def recommend(self, session_id: UUID, persona_id: int, request_id: str) -> Answer:
         """Asks for a recommendation, in the name of a request. Raises RecommendationFailed."""
