@@ -1,5 +1,8 @@
 """The limits of a connection that apply before a handler is called."""
 
+import asyncio
+import socket
+from contextlib import suppress
 from typing import Any
 
 from uvicorn._types import ASGIReceiveEvent
@@ -19,6 +22,7 @@ SHORT_BYTES, PIECE_BYTES = 512, 128
 MAX_HEAD_BYTES, MAX_HEADERS = 16384, 128  # as much as uvicorn's other parsers take
 MAX_UNUSED_BYTES = 131072  # twice the usual limit of a body, which may so be sent in vain to a path that reads none
 MAX_PIPELINE = 16
+MAX_UNSENT_BYTES = 16384
 
 # A frame costs 1, and 1 more for each COSTLY_BYTES; a connection may cost so much in so many seconds.
 SLICE_COST, SLICE_SECONDS = 16, 0.025
@@ -42,6 +46,14 @@ class GuardedHttp(HttpToolsProtocol):
 
     is_in_head = True
     unused_bytes = 0  # of a head or behind it; what a handler is given of a body counts for as much of its wrapping
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        # What waits to be read is to wait here, where it is looked at, rather than megabytes of it in the kernel.
+        with suppress(OSError, AttributeError):  # no TCP, or not on Linux
+            transport.get_extra_info("socket").setsockopt(
+                socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES
+            )
 
     def on_message_begin(self) -> None:
         self.is_in_head, self.unused_bytes = True, 0
