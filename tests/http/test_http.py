@@ -77,8 +77,8 @@ def test_a_path_with_more_behind_it_is_another_path(default_gateway: Gateway, en
     """A line feed, too, which a pattern's `$` passes over: a proxy's rule for the path would not see it."""
     for path in [*GETS, "/metrics", "/api/health/ready", "/docs", "/openapi.json", "/web/docs.js", "/api/chat/ws"]:
         assert default_gateway.http.get(default_gateway.base_url + path + end).status_code == 404, path
-    for path in POSTS:
-        assert default_gateway.http.post(default_gateway.base_url + path + end, json=POSTS[path]).status_code == 404
+    for path, body in POSTS.items():
+        assert default_gateway.http.post(default_gateway.base_url + path + end, json=body).status_code == 404, path
 
 
 @pytest.mark.parametrize("path", GETS)
