@@ -5,8 +5,8 @@ import socket
 from contextlib import suppress
 from typing import Any
 
-from uvicorn._types import ASGIReceiveEvent
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn._types import ASGI3Application, ASGIReceiveEvent
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.exceptions import InvalidState
 from websockets.frames import Frame, Opcode
@@ -44,6 +44,7 @@ class GuardedHttp(HttpToolsProtocol):
     That is a head or trailers that are too long, a body whose request has been answered, or what chunks are wrapped in.
     """
 
+    answering: RequestResponseCycle | None = None  # the oldest request, while others wait behind it
     is_in_head = True
     unused_bytes = 0  # of a head or behind it; what a handler is given of a body counts for as much of its wrapping
 
@@ -54,6 +55,16 @@ class GuardedHttp(HttpToolsProtocol):
             transport.get_extra_info("socket").setsockopt(
                 socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, MAX_UNSENT_BYTES
             )
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self.answering is not None:  # uvicorn tells the newest request alone
+            self.answering.disconnected = True
+            self.answering.message_event.set()
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self.answering = cycle
+        super()._start_asgi_task(cycle, app)
 
     def on_message_begin(self) -> None:
         self.is_in_head, self.unused_bytes = True, 0
@@ -98,7 +109,7 @@ class GuardedHttp(HttpToolsProtocol):
     def stalled_at(self) -> object:
         """So many bytes of answers have not been read, or that for which the client is waited for; or None."""
         # uvicorn has a timer of its own while nothing has come after an answer.
-        awaits_head = self.is_idle() and self.timeout_keep_alive_task is None
+        awaits_head = self.is_idle() and (self.is_in_head or self.timeout_keep_alive_task is None)
         return self.transport.get_write_buffer_size() or ("a head" if awaits_head else None)
 
 

@@ -5,7 +5,6 @@ import math
 import os
 import resource
 import socket
-import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -18,10 +17,11 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidStatus
 
+from tests.security.states import PATIENCE_SECONDS, STATES, UNREAD_STATES, Lasted, stay_in_all
 from tests.support.background import background
 from tests.support.chat import Visitor, new_id, receive, visit
 from tests.support.gateway import Gateway
-from tests.support.raw import RawSocket
+from tests.support.raw import RawSocket, masked
 from tests.support.waiting import become
 from tests.support.world import NewWorld, World
 
@@ -37,10 +37,6 @@ MEASURE_SECONDS = 1.5
 # there the seconds of CPU count that the gateway spent before it answered, up to 0.02, and without the guards 1 to 7.
 NOISE_SECONDS = 0.02 if IS_LONG else 0.3
 IDLE_SOCKETS = min(8000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3) if IS_LONG else 1000
-# At the latest, with room for a busy machine: a head that is not completed has cost its sender the connection after
-# 25 s, a body that dribbles has been answered after 15.
-HEAD_SECONDS = 50.0
-BODY_SECONDS = 40.0
 
 
 @pytest.fixture(scope="module")
@@ -55,30 +51,25 @@ def gateway(world: World) -> Iterator[Gateway]:
     with Gateway(world.settings | more, start="python") as gateway:
         yield gateway
         assert gateway.stop() == 0
-
-
-@dataclass
-class Slow:
-    """How long connections lasted on which nothing goes on, and what was answered to bodies that never end."""
-
-    stalled: dict[str, float]
-    bodies: list[tuple[float, bytes]]
+        assert "Traceback" not in gateway.output()
 
 
 @pytest.fixture(scope="module")
 def beset(world: World) -> Iterator[Gateway]:
     """A gateway of their own for the slow senders."""
-    with Gateway(world.settings | {"PROMPTS_PER_MINUTE": "300"}, start="python") as gateway:
+    more = {"PROMPTS_PER_MINUTE": "300", "SEND_TIMEOUT": "4", "PING_SECONDS": "60"}
+    with Gateway(world.settings | more, start="python") as gateway:
         yield gateway
         assert gateway.stop() == 0
+        assert "Traceback" not in gateway.output()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def slow_senders(beset: Gateway) -> "Iterator[Future[Slow]]":
-    """They are there from the first test on, so that waiting for their end costs nothing."""
-    slow = asyncio.run_coroutine_threadsafe(_send_slowly(beset), background.loop)
-    yield slow
-    slow.cancel()
+def staying(beset: Gateway) -> "Iterator[Future[Lasted]]":
+    """Connections in every state are there from the first test on, so that waiting for their end costs nothing."""
+    staying = asyncio.run_coroutine_threadsafe(stay_in_all(beset), background.loop)
+    yield staying
+    staying.cancel()
 
 
 def resident_mib(gateway: Gateway) -> float:
@@ -159,12 +150,6 @@ class Flood:
                 pass
 
 
-def masked(first: int, payload: bytes = b"") -> bytes:
-    """A frame of a client, with a mask of zeros."""
-    length = bytes([0x80 | len(payload)]) if len(payload) < 126 else struct.pack("!BH", 0x80 | 126, len(payload))
-    return bytes([first]) + length + b"\0\0\0\0" + payload
-
-
 OBJECTS = b'{"a": [' + b", ".join([b"{}"] * 16_000) + b"]}"  # just below MAX_FRAME_BYTES, and slow to parse
 FLOODS = {
     "invalid frames": Flood(b"", masked(0x81, b"{}") * 8000, reads=True),
@@ -204,105 +189,6 @@ def connected(world: World) -> int:
     return int(world.chatdb.value('SELECT count(*) FROM "ChatSession" WHERE instance_id IS NOT NULL'))
 
 
-async def _until_cut(reader: asyncio.StreamReader) -> bytes:
-    data = b""
-    with suppress(ConnectionError):  # the answer may be followed by a reset, for what was sent after it
-        while piece := await reader.read(65536):
-            data += piece
-    return data
-
-
-HEADS = {
-    "nothing": b"",
-    "half a request line": b"GET /api/he",
-    "half a head": b"GET /api/health HTTP/1.1\r\nHost: a\r\n",
-    "half a handshake": b"GET /api/chat/ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
-    # The server's WebSocket parser takes 128 headers, and lines of 8 KiB.
-    "a handshake with too many headers": b"GET /api/chat/ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n"
-    b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
-    + b"x: y\r\n" * 200
-    + b"\r\n",
-    "a handshake with a long header": b"GET /api/chat/ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n"
-    b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
-    b"Cookie: " + b"x" * 10_000 + b"\r\n\r\n",
-}
-
-
-async def _silent(gateway: Gateway, head: bytes) -> float:
-    """How long a connection lasts on which no more than this comes; HEAD_SECONDS if it is not cut."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-    started = time.monotonic()
-    writer.write(head)
-    try:
-        async with asyncio.timeout(HEAD_SECONDS):
-            await _until_cut(reader)
-    except TimeoutError:
-        pass
-    finally:
-        writer.transport.abort()
-    return time.monotonic() - started
-
-
-async def _dribble(gateway: Gateway, head: bytes, seconds: float) -> tuple[float, bytes]:
-    """The same for one byte at a time, and what was answered."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-    started = time.monotonic()
-    writer.write(head)
-    answer = asyncio.create_task(_until_cut(reader))
-    try:
-        while not answer.done() and time.monotonic() - started < seconds:
-            writer.write(b" " if b"\r\n\r\n" in head else b"x")
-            await asyncio.wait([answer], timeout=0.5)
-    finally:
-        writer.transport.abort()
-    return time.monotonic() - started, await answer
-
-
-UNREAD = {
-    "replies that are not read": (b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n" * 16, False),
-    "pongs that are not read before a close": (masked(0x89, b"x" * 125) * 3500 + masked(0x83), True),
-}
-
-
-async def _unread(gateway: Gateway, data: bytes, is_websocket: bool) -> float:
-    """The same for a client that sends all this and reads nothing."""
-
-    def send() -> RawSocket:
-        client = RawSocket(gateway, receive_buffer=4096, segment_bytes=536)
-        if is_websocket:
-            client.handshake()
-        client.socket.sendall(data)
-        return client
-
-    started = time.monotonic()
-    with await asyncio.to_thread(send) as client:
-        port = client.socket.getsockname()[1]
-        for _ in range(int(HEAD_SECONDS * 2)):
-            if port not in _ports(gateway):
-                break
-            await asyncio.sleep(0.5)
-    return time.monotonic() - started
-
-
-def _ports(gateway: Gateway) -> set[int]:
-    """Of the clients that are connected: one that reads nothing is not told by its own kernel that it no longer is."""
-    return {one.raddr.port for one in psutil.Process(gateway.process.pid).net_connections("tcp") if one.raddr}
-
-
-async def _send_slowly(gateway: Gateway) -> Slow:
-    post = b"POST /api/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{"
-    async with asyncio.TaskGroup() as group:
-        heads = {name: group.create_task(_silent(gateway, head)) for name, head in HEADS.items()}
-        unread = {name: group.create_task(_unread(gateway, *what)) for name, what in UNREAD.items()}
-        many = [group.create_task(_silent(gateway, HEADS["half a head"])) for _ in range(200)]
-        dribbling = group.create_task(_dribble(gateway, b"GET /api/health HTTP/1.1\r\nx: ", HEAD_SECONDS))
-        bodies = [group.create_task(_dribble(gateway, post, BODY_SECONDS)) for _ in range(20)]
-    lasted = {name: task.result() for name, task in (heads | unread).items()}
-    lasted["one of many"] = max(task.result() for task in many)
-    lasted["one byte at a time"] = dribbling.result()[0]
-    return Slow(lasted, [task.result() for task in bodies])
-
-
 async def test_silent_sockets_up_to_the_limit(gateway: Gateway) -> None:
     async with visit(gateway) as visitor:
         normal = await p99(visitor)
@@ -338,11 +224,24 @@ async def _open(gateway: Gateway, count: int) -> list[ClientConnection]:
     return await asyncio.gather(*(one() for _ in range(count)))
 
 
-async def test_a_connection_on_which_nothing_goes_on_is_cut(beset: Gateway, slow_senders: "Future[Slow]") -> None:
-    slow = await asyncio.wrap_future(slow_senders)
-    for seconds, answer in slow.bodies:
-        assert seconds < BODY_SECONDS
-        assert answer.startswith(b"HTTP/1.1 408 ")
-    assert {name: round(seconds) for name, seconds in slow.stalled.items() if seconds >= HEAD_SECONDS} == {}, "not cut"
+@pytest.mark.parametrize("state", STATES)
+async def test_no_state_lasts_for_ever(staying: "Future[Lasted]", state: str) -> None:
+    """What is not sent to its end, or a byte at a time, costs its sender the connection: in time, and not before."""
+    seconds, received = (await asyncio.wrap_future(staying)).states[state]
+    at_least, at_most = STATES[state].seconds
+    assert at_least < seconds < at_most
+    assert received.startswith(STATES[state].answered)
+    assert received or not STATES[state].answered
+
+
+@pytest.mark.parametrize("state", UNREAD_STATES)
+async def test_who_hardly_reads_is_cut(staying: "Future[Lasted]", state: str) -> None:
+    assert (await asyncio.wrap_future(staying)).unread[state] < PATIENCE_SECONDS
+
+
+async def test_many_that_never_end_are_all_cut(staying: "Future[Lasted]", beset: Gateway) -> None:
+    many = (await asyncio.wrap_future(staying)).many
+    assert max(seconds for seconds, _ in many) < PATIENCE_SECONDS
+    assert {received[:13] for _, received in many} == {b"", b"HTTP/1.1 408 "}
     async with visit(beset) as visitor:
         await visitor.goes_on()

@@ -14,6 +14,12 @@ from tests.support.waiting import PATIENCE_SECONDS
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 
 
+def masked(first: int, payload: bytes = b"") -> bytes:
+    """A frame of a client, with a mask of zeros."""
+    length = bytes([0x80 | len(payload)]) if len(payload) < 126 else struct.pack("!BH", 0x80 | 126, len(payload))
+    return bytes([first]) + length + b"\0\0\0\0" + payload
+
+
 class RawSocket:
     """A TCP connection to a gateway. It reads only when told to, with a small receive buffer if wanted.
 
