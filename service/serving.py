@@ -4,6 +4,7 @@ import asyncio
 import multiprocessing
 import re
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -14,10 +15,13 @@ from uuid import uuid4
 import uvicorn
 from starlette.applications import Starlette
 from starlette.types import Message, Receive, Scope, Send
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from common.logs import log
-from service.guards import GuardedHttp, GuardedWebSocket
+from database.migrations import CannotStart
+from service.http_guard import GuardedHttp
+from service.ws_guard import GuardedWebSocket
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # How long uvicorn may wait for requests and sockets that are left when the gateway has drained.
@@ -32,6 +36,10 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 class Supervisor(Multiprocess):
     """uvicorn's supervisor of several workers, which passes on a second signal while it waits for them to end."""
+
+    @property
+    def has_failed_to_start(self) -> bool:
+        return any(process.exitcode == STARTUP_FAILURE for process in self.processes)
 
     def handle_signals(self) -> None:
         # uvicorn looks twice a second, and takes all signals that came meanwhile for one.
@@ -122,6 +130,13 @@ async def cut_stalled_connections(server: uvicorn.Server | None, send_timeout: f
                 protocol.transport.abort()
 
 
+async def _send_without_traceback(send: Send, message: Message) -> None:
+    """In place of the traceback of CannotStart uvicorn logs its sentence."""
+    if isinstance(cannot := sys.exception(), CannotStart):
+        message["message"] = str(cannot)
+    await send(message)
+
+
 class Edge:
     """Takes trailing slashes off, so that both forms of a path are answered directly and never by a redirect.
 
@@ -137,13 +152,13 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, partial(_send_without_traceback, send))
             return
         scope["path"] = scope["path"].rstrip("/") or "/"
         if scope["type"] == "websocket":
             # ASGI has no way to cut a connection whose client does not read; the server's protocol does.
             transport = getattr(getattr(send, "__self__", None), "transport", None)
-            scope["gateway.transport"] = transport
+            scope["gateway.transport"], scope["gateway.send"] = transport, send
             peername = transport.get_extra_info("peername") if transport else None
             scope["gateway.peer"] = peername[0] if isinstance(peername, tuple) else None
             scope["gateway.is_tls"] = transport is not None and transport.get_extra_info("sslcontext") is not None

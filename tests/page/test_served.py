@@ -62,7 +62,7 @@ def test_everything_served_to_a_browser_has_the_strict_headers(gateway: Gateway)
 
 def test_in_production_the_root_is_name_and_version(new_world: NewWorld) -> None:
     """Without the chat page and its files; the documentation is served all the same, with all that it loads."""
-    loaded, left = set[str](), ["docs.html"]
+    loaded, left = {"docs.html"}, ["docs.html"]
     while left:
         text = (ROOT / "web" / left.pop()).read_text("utf-8")
         found = set(re.findall(r"""(?:/web/|from "\./|import "\./|import\("\./)([\w.-]+)""", text)) - loaded
