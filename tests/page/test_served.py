@@ -61,8 +61,17 @@ def test_everything_served_to_a_browser_has_the_strict_headers(gateway: Gateway)
 
 
 def test_in_production_the_root_is_name_and_version(new_world: NewWorld) -> None:
-    """Without the chat page; the documentation is served all the same."""
+    """Without the chat page and its files; the documentation is served all the same, with all that it loads."""
+    loaded, left = {"docs.html"}, ["docs.html"]
+    while left:
+        text = (ROOT / "web" / left.pop()).read_text("utf-8")
+        found = set(re.findall(r"""(?:/web/|from "\./|import "\./|import\("\./)([\w.-]+)""", text)) - loaded
+        loaded |= found
+        left += found
     with Gateway(new_world().settings | {"ENVIRONMENT": "production"}) as gateway:
+        for path in WEB:
+            status = gateway.http.get(f"/web/{path.name}").status_code
+            assert status == (200 if path.name in loaded else 404), path.name
         body = gateway.http.get("/").json()
         assert isinstance(body["name"], str)
         assert re.match(r"\d+\.\d+", body["version"])
