@@ -14,7 +14,7 @@ What is where:
     upstream/       the LLM server and the MCP server
     database/       pools, batches, migrations, NOTIFY; sql/: every statement
     service/        instance.py  start, signs of life, readiness, draining; checks.py: risky settings
-                    guards.py    limits of connections; serving.py: between uvicorn and the routes
+                    http_guard.py, ws_guard.py: limits of connections; serving.py: between uvicorn and the routes
     common/         errors.py    kinds of error, and every text; logs.py, metrics.py: what operators see
     settings.py     the settings: names, limits, defaults
 """
@@ -86,7 +86,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Instance]]:
     server = configured_server(settings.prompts_per_minute)
     with drain_on_signal(server, lambda: instance.drain()):  # noqa: PLW0108  # it comes later
         async with Instance.run(settings) as instance:
-            instance.tasks.start(cut_stalled_connections(server))
+            instance.tasks.start(cut_stalled_connections(server, settings.send_timeout))
             yield {"instance": instance}
 
 

@@ -37,7 +37,7 @@ class Chat:
         self.sessions = Sessions(settings, instance_id, chatdb, notifier)
         self.delivery = Delivery(instance_id, self.sessions, notifier)
         self._answers = Answers(chatdb, self.delivery, settings.max_unstored_answers)
-        self.logins = Logins(chatdb, self.mcp_server, self._answers)
+        self.logins = Logins(settings, chatdb, self.mcp_server, self._answers)
         self.drafts = Drafts(instance_id, self.sessions, notifier, settings.delta_seconds)
         answering = Answering(self.qna, self.llm_server, self.drafts, self._answers)
         waiting = Waiting(instance_id, chatdb, self.delivery, self.drafts)

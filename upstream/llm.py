@@ -20,7 +20,7 @@ class LlmServer(Server):
 
     def __init__(self, settings: Settings) -> None:
         url = settings.llmserver_url.rstrip("/") + "/llm/mcp-router/dispatch"
-        super().__init__(settings, url, "application/json, text/event-stream")
+        super().__init__(settings, url, "application/json, text/event-stream", settings.max_upstream_connections)
 
     async def dispatch(self, message: str, session_id: UUID, request_id: str, call: Call, sink: Sink) -> Answer:
         """Asks, in the name of a request. A failure is an answer too, one that says so. Raises Stopped."""

@@ -20,7 +20,9 @@ class McpServer(Server):
     revision: str | None = None  # of the Model Context Protocol, where it is spoken and known
 
     def __init__(self, settings: Settings, url: str = "", accept: str = "application/json") -> None:
-        super().__init__(settings, url or settings.mcp_server_url.rstrip("/") + f"/tools/{TOOL}", accept)
+        url = url or settings.mcp_server_url.rstrip("/") + f"/tools/{TOOL}"
+        # No login waits for a connection, though the ends of others' sessions may be on their way.
+        super().__init__(settings, url, accept, 2 * settings.max_logins)
 
     async def recommend(self, session_id: UUID, persona_id: int, request_id: str) -> Answer:
         """Asks for a recommendation, in the name of a request. Raises RecommendationFailed."""

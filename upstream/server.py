@@ -53,13 +53,13 @@ class Connector(aiohttp.TCPConnector):
 
 
 class Server:
-    """Has connections of its own, for every turn in hand: a slow server takes none from another."""
+    """Has connections of its own: a slow server takes none from another."""
 
-    def __init__(self, settings: Settings, url: str, accept: str) -> None:
+    def __init__(self, settings: Settings, url: str, accept: str, max_connections: int) -> None:
         self._url = url
         self._timeout = settings.httpx_timeout
         self._max_reply_bytes = settings.max_reply_bytes
-        connector, connect = Connector(settings.max_upstream_connections), settings.connect_timeout
+        connector, connect = Connector(max_connections), settings.connect_timeout
         self._session = aiohttp.ClientSession(
             connector=connector,
             middlewares=[connector.send],

@@ -81,7 +81,10 @@ async def test_without_the_right_to_count_views_answers_go_on(
         world.card_qna.server.admin.execute(
             f'ALTER DATABASE "{world.card_qna.name}" SET default_transaction_read_only = on'
         )
-    settings = {"FAQ_DATABASE_URL": as_guest(world.card_qna), "FRONTEND_HOST": "https://chat.example"}
+    settings: dict[str, str | None] = {
+        "FAQ_DATABASE_URL": as_guest(world.card_qna),
+        "FRONTEND_HOST": "https://chat.example",
+    }
     said = {"read-only": "read-only"}.get(missing, f"GRANT UPDATE (views) ON {missing} TO guest")
     assert [said in line and line.startswith("FAQ_DATABASE_URL ") for line in checked(world.settings | settings)] == [
         True

@@ -13,7 +13,7 @@ from tests.support.card_qna import FAQS, TERMS
 from tests.support.waiting import eventually
 from tests.support.world import World, unique
 
-CHAT_PAGE_BYTES = 70_000
+CHAT_PAGE_BYTES = 200_000
 
 
 def test_a_question_is_answered_and_the_wait_is_shown(chat: ChatPage, world: World) -> None:

@@ -40,6 +40,7 @@ class Firefox(Browser):
         "network.proxy.type": 0,
         "services.settings.server": "data:,#remote-settings-dummy/v1",
         "toolkit.telemetry.reportingpolicy.firstRun": False,
+        "ui.prefersReducedMotion": 1,  # what moves is painted again and again
         "ui.systemUsesDarkTheme": 1,
     }
 

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -141,11 +141,11 @@ class PostgresServer:
         *,
         programs: Path | None = None,
         standby_of: "PostgresServer | None" = None,
-        **options: str,
+        options: Mapping[str, str] | None = None,
     ) -> None:
         """Of the embedded PostgreSQL's or other `programs`; with more `options`; possibly a streaming standby."""
         self._programs = programs or installation() / "bin"
-        self._options = options
+        self._options = options or {}
         self._primary = standby_of
         self.base = temporary_directory("gateway-pg-")
         self.socket_directory = self.base / "s"
@@ -183,7 +183,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start the server and wait until it takes connections."""
-        command = self._place.server_command(_OPTIONS | self._options | {"port": str(self.port)})
+        command = self._place.server_command(_OPTIONS | dict(self._options) | {"port": str(self.port)})
         self._process = Process(
             command, environment=ENVIRONMENT, directory=self.base, user=self._place.user, last_signal=signal.SIGQUIT
         )

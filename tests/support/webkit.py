@@ -34,6 +34,7 @@ class WebKit(Browser):
             style = Path(home) / ".config/gtk-3.0/gtk.css"
             style.parent.mkdir(parents=True)
             style.write_text(self.NARROW)
+            (style.parent / "settings.ini").write_text("[Settings]\ngtk-enable-animations=0\n")
             screen = f"{SIZE[0]}x{SIZE[1] + 100}x24"
             server = Process(
                 [program(("Xvfb",)), "-displayfd", "1", "-nolisten", "tcp", "-screen", "0", screen],
@@ -42,6 +43,7 @@ class WebKit(Browser):
             stack.callback(server.kill)
             display = eventually(lambda: re.findall(r"^\d+$", server.output(), re.M), what="a screen")
             values = {"HOME": home, "DISPLAY": f":{display[0]}", "NO_AT_BRIDGE": "1"}
+            values["WEBKIT_DISABLE_DMABUF_RENDERER"] = "1"  # costs twice the CPU where there is no GPU
             port = free_port()
             driver = Process([program(self.programs), f"--port={port}"], environment=environment(values))
             stack.callback(driver.kill)
