@@ -38,6 +38,10 @@ requirements: .venv/.dev-installed ## pin what the *.in files name
 	$(COMPILE) requirements/bench.in -o requirements/bench.txt
 	$(COMPILE) requirements/fuzz.in -o requirements/fuzz.txt
 
+.PHONY: vendor
+vendor: ## renew web/vendor/, what the chat page takes from npm, of the versions in requirements/web: needs node
+	@requirements/web/bundle.sh
+
 .venv/.%-installed: requirements/%.txt | .venv/bin/pip
 	@echo "Installing $< into .venv ..."
 	@.venv/bin/python $(INSTALL) $<

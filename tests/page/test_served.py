@@ -11,7 +11,7 @@ from tests.support.gateway import Gateway
 from tests.support.processes import ROOT
 from tests.support.world import NewWorld
 
-WEB = sorted(path for path in (ROOT / "web").iterdir() if path.is_file())
+WEB = sorted(path for path in (ROOT / "web").rglob("*") if path.suffix in (".html", ".css", ".js", ".json"))
 PAGES = [path for path in WEB if path.suffix == ".html"]
 ADDRESS = re.compile(r"(?:https?|wss?|ftp):\\?/\\?/([\w.-]+)|(?<![:\w'\"`/])//([\w-]+\.[\w.-]+)")
 # Names that are never asked for: namespaces, and examples in the descriptions.
@@ -35,7 +35,14 @@ def directives(policy: str) -> dict[str, list[str]]:
     return {name: sources for name, *sources in parts}
 
 
-SERVED = ["/", "/docs", "/docs/", "/openapi.json", "/asyncapi.json", *(f"/web/{path.name}" for path in WEB)]
+SERVED = [
+    "/",
+    "/docs",
+    "/docs/",
+    "/openapi.json",
+    "/asyncapi.json",
+    *(f"/web/{path.relative_to(ROOT / 'web')}" for path in WEB),
+]
 
 
 def test_everything_served_to_a_browser_has_the_strict_headers(gateway: Gateway) -> None:
