@@ -29,12 +29,15 @@ async def get_health(request: Request) -> Response:
 
 
 async def get_readiness(request: Request) -> Response:
-    checks = await request.state.instance.check()
+    instance = request.state.instance
+    checks = await instance.check()
     is_ready = all(reason is None for name, reason in checks.items() if name not in SHOWN_ONLY)
     content = {
         "status": "ready" if is_ready else "not ready",
         "checks": {name: {"ok": reason is None, "reason": reason} for name, reason in checks.items()},
     }
+    if instance.settings.mcp_protocol == "mcp":
+        content["mcp_revision"] = instance.chat.mcp_server.revision  # None until a login has found it out
     return json_response(content, 200 if is_ready else 503)
 
 

@@ -22,7 +22,6 @@ from database.shared import SingleFlight
 from service.checks import ask, check_all
 from settings import Settings
 
-START_SECONDS = 30.0
 BEAT_SECONDS = 1.0
 STOP_SECONDS = 3.0
 # An instance that shows no sign of life is declared dead after so many seconds: without its lock it has crashed, with
@@ -50,14 +49,14 @@ class Instance:
     @classmethod
     @asynccontextmanager
     async def run(cls, settings: Settings) -> AsyncIterator[Self]:
-        """An instance that serves. Raises an error if ChatDB cannot be used; card_qna_db may come later."""
+        """An instance that serves. Raises CannotStart if ChatDB cannot be used; card_qna_db may come later."""
         timeout, prepared = settings.db_timeout, settings.prepared_statements
         chatdb = Database("chatdb", settings.database_url, settings.db_pool_size, timeout, prepared)
         card_qna_db = Database("card_qna_db", settings.faq_database_url, settings.faq_db_pool_size, timeout, prepared)
         try:
             await chatdb.open()
             await card_qna_db.open()
-            await migrate(chatdb, START_SECONDS)
+            await migrate(chatdb, settings.start_seconds)
             (joined,) = await chatdb.fetch("join_instance")
             instance = cls(settings, joined["id"], chatdb, card_qna_db)
             try:

@@ -19,7 +19,7 @@ class LlmServer(Server):
     failure: str | None = None  # what the last call came to
 
     def __init__(self, settings: Settings) -> None:
-        url = settings.llmserver_url + "/llm/mcp-router/dispatch"
+        url = settings.llmserver_url.rstrip("/") + "/llm/mcp-router/dispatch"
         super().__init__(settings, url, "application/json, text/event-stream")
 
     async def dispatch(self, message: str, session_id: UUID, request_id: str, call: Call, sink: Sink) -> Answer:

@@ -95,15 +95,15 @@ class Server:
                 raise httpx.NetworkError(str(error)) from error
 
     async def _read(self, response: aiohttp.ClientResponse, sink: Sink | None) -> dict[str, Any]:
-        status, pieces = response.status, response.content.iter_any()
+        status, read = response.status, response.content.readany
         if not 200 <= status < 300:
             request = httpx.Request("POST", self._url)
             raise httpx.HTTPStatusError(f"HTTP {status}", request=request, response=httpx.Response(status))
         media_type = response.headers.get("content-type", "").partition(";")[0]
         if sink is not None and media_type.strip().lower() == "text/event-stream":
-            return await read_stream(pieces, sink, self._max_reply_bytes)
+            return await read_stream(read, sink, self._max_reply_bytes)
         body = bytearray()
-        async for piece in pieces:
+        while piece := await read():
             body += piece
             if len(body) > self._max_reply_bytes:
                 raise ReplyUnusable("the reply is too large")
