@@ -30,7 +30,6 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Mount, Route, WebSocketRoute
 
@@ -83,16 +82,18 @@ async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Instance]]:
             yield {"instance": instance}
 
 
-cors = Middleware(
-    CORSMiddleware,
+routed = Starlette(routes=ROUTES, exception_handlers=EXCEPTION_HANDLERS, lifespan=lifespan)
+routed.router.redirect_slashes = False
+cors = CORSMiddleware(  # around Starlette, so that a page can read its errors as well
+    routed,
     allow_origins=sorted(settings.frontend_host),
     allow_methods=["GET", "POST"],
     allow_headers=["*"],
     allow_credentials=True,
+    allow_private_network=True,
+    expose_headers=["X-Request-ID"],
 )
-routed = Starlette(routes=ROUTES, middleware=[cors], exception_handlers=EXCEPTION_HANDLERS, lifespan=lifespan)
-routed.router.redirect_slashes = False
-app = Edge(routed)
+app = Edge(cors)
 
 
 def main() -> None:

@@ -8,16 +8,19 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-if multiprocessing.parent_process() is not None:
+FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+given_folder = os.environ.pop(FOLDER, "").strip()
+is_worker = multiprocessing.current_process().name != "MainProcess"  # known before a worker runs the main module again
+if given_folder or is_worker:
     # Workers add up through files in a folder they share. The library reads its name when it is imported, so only this
     # module imports it. The supervisor's start time tells it from an earlier one with the same process id.
-    started = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[19]
-    folder = Path(tempfile.gettempdir()) / f"gateway-metrics-{os.getppid()}-{started}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    started = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[19] if not given_folder else ""
+    folder = Path(given_folder or Path(tempfile.gettempdir(), f"gateway-metrics-{os.getppid()}-{started}"))
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for file in folder.glob("gauge_live*.db"):
         if not Path("/proc", file.stem.rpartition("_")[2]).exists():
             file.unlink(missing_ok=True)  # of a worker that was killed
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+    os.environ[FOLDER] = str(folder)
 
 import prometheus_client
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -26,7 +29,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from common import VERSION
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
-SHARED_FOLDER = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
+SHARED_FOLDER = os.environ.get(FOLDER)
 FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 ROWS = (1, 2, 5, 10, 50, 200, 500)
 SLOW = (*FAST, 10, 30, 60, 120, 300)
@@ -75,9 +78,10 @@ def render() -> bytes:
 
 
 def forget_process() -> None:
-    """A worker that ends takes its files with it; the last one the folder as well."""
+    """A worker that ends takes its files with it; the last one the folder as well, unless that was given."""
     if SHARED_FOLDER is not None:
         for file in Path(SHARED_FOLDER).glob(f"*_{os.getpid()}.db"):
             file.unlink(missing_ok=True)
-        with suppress(OSError):
-            Path(SHARED_FOLDER).rmdir()
+        if not given_folder:
+            with suppress(OSError):
+                Path(SHARED_FOLDER).rmdir()
