@@ -15,7 +15,10 @@ from upstream.call import Call
 PARTS = {
     part: metrics.turn_seconds.labels(part) for part in ("store_prompt", "wait", "upstream", "store_answer", "send")
 }
-OUTCOMES = {name: metrics.prompts.labels(name) for name in ("faq", "term", "llm", "stopped", "too_old", "duplicate")}
+OUTCOMES = {
+    name: metrics.prompts.labels(name)
+    for name in ("faq", "term", "llm", "llm_failed", "stopped", "too_old", "duplicate")
+}
 
 
 @dataclass(eq=False, slots=True)

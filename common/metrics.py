@@ -1,26 +1,24 @@
 """What `/metrics` shows. With several workers in one container any of them shows the sum over all."""
 
-import multiprocessing
 import os
 import platform
 import struct
 import tempfile
 from contextlib import suppress
+from multiprocessing import current_process
 from pathlib import Path
 
-FOLDER = "PROMETHEUS_MULTIPROC_DIR"
-given_folder = os.environ.pop(FOLDER, "").strip()
-is_worker = multiprocessing.current_process().name != "MainProcess"  # known before a worker runs the main module again
-if given_folder or is_worker:
+# A worker is known by its name even while it runs the main module again; the parent it has is known only later.
+if (given_folder := os.environ.pop("PROMETHEUS_MULTIPROC_DIR", "")) or current_process().name != "MainProcess":
     # Workers add up through files in a folder they share. The library reads its name when it is imported, so only this
     # module imports it. The supervisor's start time tells it from an earlier one with the same process id.
-    started = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[19] if not given_folder else ""
+    started = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[19]
     folder = Path(given_folder or Path(tempfile.gettempdir(), f"gateway-metrics-{os.getppid()}-{started}"))
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for file in folder.glob("gauge_live*.db"):
         if not Path("/proc", file.stem.rpartition("_")[2]).exists():
             file.unlink(missing_ok=True)  # of a worker that was killed
-    os.environ[FOLDER] = str(folder)
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
 
 import prometheus_client
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -29,7 +27,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from common import VERSION
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
-SHARED_FOLDER = os.environ.get(FOLDER)
+SHARED_FOLDER = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
 FAST = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 ROWS = (1, 2, 5, 10, 50, 200, 500)
 SLOW = (*FAST, 10, 30, 60, 120, 300)

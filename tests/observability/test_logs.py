@@ -187,8 +187,9 @@ async def test_failures_of_the_servers_behind_are_warnings(pair: Pair) -> None:
     before = pair.here.output()
     await provoke.answer_with_a_status(pair)
     line = await logged(pair.here, before, event="LLM server failed")
-    assert line["level"] == "warning"
-    assert "message_id" in line, "which turn it was"
+    assert (line["level"], line["error"], line["server"]) == ("warning", "HTTP 503", pair.cluster.world.llm.url)
+    turn = await logged(pair.here, before, event="turn", message_id=line["message_id"])
+    assert turn["outcome"] == "llm_failed"
     await provoke.fail_to_log_in(pair)
     line = await logged(pair.here, before, event="MCP server failed")
     assert (line["level"], line["error"]) == ("warning", "HTTP 500")

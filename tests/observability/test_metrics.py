@@ -39,6 +39,7 @@ KNOWN: Counts = NEW | {f"gateway_turn_seconds_count{{{part}}}": 1 for part in ("
 DISPATCHED: Counts = (
     NEW | {f"gateway_turn_seconds_count{{{part}}}": 1 for part in PARTS} | {"gateway_prompts_total{llm}": 1}
 )
+FAILED: Counts = {name.replace("{llm}", "{llm_failed}"): count for name, count in DISPATCHED.items()}
 BY_LLM: Counts = DISPATCHED | {"gateway_upstream_calls_total{llm,ok}": 1}
 STREAMED: Counts = {"gateway_first_delta_seconds_count{}": 1}
 BY_FAQ: Counts = KNOWN | {"gateway_prompts_total{faq}": 1}
@@ -75,9 +76,9 @@ EXPECTED: dict[Provoke, Counts] = {
     provoke.log_in_for_there: LOGIN | {"gateway_pushes_total{remote}": 1},
     provoke.log_in_from_there: NEW | {"gateway_caught_up_answers_total{}": 1},
     provoke.fail_to_log_in: NEW | {"gateway_upstream_calls_total{mcp,failed}": 1},
-    provoke.answer_with_a_status: DISPATCHED | {"gateway_upstream_calls_total{llm,status}": 1},
-    provoke.answer_without_sense: DISPATCHED | {"gateway_upstream_calls_total{llm,format}": 1},
-    provoke.answer_with_a_reset: DISPATCHED | {"gateway_upstream_calls_total{llm,unreachable}": 1},
+    provoke.answer_with_a_status: FAILED | {"gateway_upstream_calls_total{llm,status}": 1},
+    provoke.answer_without_sense: FAILED | {"gateway_upstream_calls_total{llm,format}": 1},
+    provoke.answer_with_a_reset: FAILED | {"gateway_upstream_calls_total{llm,unreachable}": 1},
 }
 
 
