@@ -12,7 +12,8 @@ from pathlib import Path
 if (given_folder := os.environ.pop("PROMETHEUS_MULTIPROC_DIR", "")) or current_process().name != "MainProcess":
     # Workers add up through files in a folder they share. The library reads its name when it is imported, so only this
     # module imports it. The supervisor's start time tells it from an earlier one with the same process id.
-    started = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[19]
+    supervisor = Path(f"/proc/{os.getppid()}/stat")
+    started = "" if given_folder else supervisor.read_text().rpartition(")")[2].split()[19]
     folder = Path(given_folder or Path(tempfile.gettempdir(), f"gateway-metrics-{os.getppid()}-{started}"))
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for file in folder.glob("gauge_live*.db"):
