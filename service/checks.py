@@ -14,8 +14,8 @@ from settings import Settings
 # A load balancer drops a connection that has been idle for so long, unless told otherwise.
 BALANCER_IDLE_SECONDS = 60
 READINESS_SECONDS = 2.0
-# Readiness shows it, but with the LLM server away an instance is as good as any other.
-SHOWN_ONLY = frozenset({"llm_server"})
+# Readiness shows it, but with the LLM server away, or no notices, an instance is as good as any other.
+SHOWN_ONLY = frozenset({"llm_server", "notices"})
 
 
 def _check_settings(settings: Settings) -> Iterator[str]:

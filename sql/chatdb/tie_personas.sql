@@ -3,12 +3,12 @@ WITH tie AS (
     SELECT * FROM unnest($1::uuid[], $2::integer[]) WITH ORDINALITY AS t (session_id, persona_id, n)
 ), held AS (
     SELECT s.session_id FROM "ChatSession" s
-    WHERE s.session_id IN (SELECT session_id FROM tie) AND s.instance_id IS NOT NULL
+    WHERE s.session_id = ANY ($1::uuid[]) AND s.instance_id IS NOT NULL
     ORDER BY s.session_id FOR NO KEY UPDATE
 ), tied AS (
     UPDATE "ChatSession" s SET persona_id = p.id
     FROM tie JOIN held USING (session_id) JOIN "Persona" p ON p.id = tie.persona_id
-    WHERE s.session_id = tie.session_id
+    WHERE s.session_id = ANY ($1::uuid[]) AND s.session_id = tie.session_id
 )
 SELECT tie.n, held.session_id IS NOT NULL AS is_connected,
        EXISTS (SELECT FROM "Persona" p WHERE p.id = tie.persona_id) AS is_persona, asked.prompt_id

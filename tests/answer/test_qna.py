@@ -141,7 +141,8 @@ def test_a_change_in_the_database_shows_soon(world: World, new_gateway: NewGatew
 NOT_NULL = "ALTER TABLE faqs ALTER question DROP NOT NULL, ALTER answer DROP NOT NULL;"
 BAD_FAQS = {
     # A database of that encoding takes any bytes.
-    "SQL_ASCII": r"(901, 'x', decode('ff', 'hex')), (902, decode('c0c0', 'hex'), 'x'), (903, 'x', decode('eda080', 'hex'))",
+    "SQL_ASCII": "(901, 'x', decode('ff', 'hex')), (902, decode('c0c0', 'hex'), 'x'),"
+    " (903, 'x', decode('eda080', 'hex'))",
     # What cannot be converted to UTF-8: a character of the user-defined area.
     "EUC_KR": r"(901, 'x', decode('c9a1', 'hex')), (902, decode('fea1', 'hex'), 'x')",
     "UTF8": "(901, NULL, 'x'), (902, 'x', NULL)",
