@@ -6,7 +6,8 @@ WITH orphan AS (
         OR t.instance_id = $1 AND t.attempt < 5 AND NOT EXISTS (SELECT FROM unnest($2::uuid[]) AS h (id) WHERE h.id = t.prompt_id))
     FOR UPDATE OF t SKIP LOCKED
 ), taken AS (
-    UPDATE "Turn" t SET instance_id = $1, attempt = t.attempt + 1 FROM orphan o WHERE t.prompt_id = o.prompt_id
+    UPDATE "Turn" t SET instance_id = $1, attempt = t.attempt + 1
+    WHERE t.prompt_id = ANY (ARRAY(SELECT prompt_id FROM orphan))
     RETURNING t.prompt_id, t.attempt, t.is_stopped
 )
 SELECT c.id, c.session_id, c.content, taken.attempt, taken.is_stopped, c.created_at < now() - interval '1 hour' AS is_too_old
