@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from datetime import timedelta
 from uuid import UUID
 
 import asyncpg
@@ -42,7 +43,9 @@ class Answers:
             try:
                 rows = await self._store_answers.put(row)
             except DatabaseError as error:
-                unstored = PlacedAnswer(id, turn.message_id, self._clock.now(), answer)
+                now = self._clock.now()
+                answered_at = max(now, turn.asked_at + timedelta(microseconds=1)) if turn.asked_at else now
+                unstored = PlacedAnswer(id, turn.message_id, answered_at, answer)
                 shown_at = await self._delivery.show(turn.session_id, unstored)
                 rows = await self._store_late(row | {"sent_at": shown_at}, error)
         except RowRefused:

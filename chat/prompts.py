@@ -76,7 +76,8 @@ class Prompts:
 
     def _on_stored(self, turn: Turn, session: Session, stored: asyncio.Future[list[asyncpg.Record]]) -> None:
         error = stored.exception()
-        if error is None and stored.result():
+        if error is None and (rows := stored.result()):
+            turn.asked_at = rows[0]["created_at"]
             self._line_up(turn, session)
         else:
             self.tasks.start(self._claim(turn, session, error))
@@ -135,6 +136,7 @@ class Prompts:
             raise errors.DatabaseError
         if known["session_id"] != turn.session_id or not known["is_user"]:
             raise _already_used(turn.message_id)
+        turn.asked_at = known["asked_at"]
         if known["attempt"] is None:
             OUTCOMES["duplicate"].inc()
         else:

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -29,6 +30,7 @@ class Turn:
     message_id: UUID
     text: str
     attempt: int = 1
+    asked_at: datetime | None = None  # when the prompt was stored
     is_stopped: bool = False
     is_too_old: bool = False
     call: Call | None = None  # of the LLM server, from when it is asked

@@ -138,7 +138,7 @@ class Turns:
             self.doubt()
             raise
         for row in (rows := [row for row in found if row["id"] not in self._turns]):  # the others were taken meanwhile
-            turn = Turn(row["session_id"], row["id"], row["content"], row["attempt"])
+            turn = Turn(row["session_id"], row["id"], row["content"], row["attempt"], row["created_at"])
             turn.is_stopped, turn.is_too_old = row["is_stopped"], row["is_too_old"]
             self.add(turn)
             for remote in self._lanes[turn.session_id].remote:

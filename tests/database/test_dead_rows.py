@@ -31,8 +31,8 @@ PAGES = 60
 def world(new_world: NewWorld) -> Iterator[World]:
     """A ChatDB in which a report has begun before many turns came and went."""
     world = new_world()
-    with Gateway(world.settings):
-        pass
+    with Gateway(world.settings) as gateway:
+        gateway.stop()
     chatdb = world.chatdb
     chatdb.execute(
         'ALTER TABLE "Turn" DROP CONSTRAINT "Turn_prompt_id_fkey";'
@@ -124,7 +124,7 @@ async def test_signs_of_life_rewrite_no_row(cluster: Cluster) -> None:
     """Unless somebody does not look for them where they are shown, as instances of earlier versions do not."""
     chatdb = cluster.world.chatdb
     rows = 'SELECT xmin::text, * FROM "Instance" ORDER BY id'
-    await become(lambda: len(beats(chatdb)) == 2 and min(beats(chatdb).values()) > 2, what="both show signs")
+    await become(lambda: len(beats(chatdb)) == 2 and min(beats(chatdb).values()) > 0, what="both show signs")
     before, signs = chatdb.fetch(rows), SignsOfLife(chatdb)
     await become(lambda: signs.all_showed(2), what="two signs of each")
     assert chatdb.fetch(rows) == before
