@@ -32,6 +32,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Mount, Route, WebSocketRoute
+from uvicorn.config import STARTUP_FAILURE
 
 from common import logs
 from handlers import pages, rest, ws
@@ -64,12 +65,17 @@ ROUTES = [
     Mount("/web", pages.WebFiles(directory=pages.WEB)),
 ]
 
+parser = argparse.ArgumentParser(description="Runs the gateway.")
+check_help = "only check the settings and what they lead to; exit status 1 if something of it is risky"
+parser.add_argument("--check", action="store_true", help=check_help)
+is_check = __name__ == "__main__" and parser.parse_args().check
+
 try:
     settings = read_settings()
 except InvalidSettings as invalid:
     print(invalid, file=sys.stderr)
-    # 3 is how a worker tells uvicorn's supervisor that starting it again will not help.
-    sys.exit(3 if multiprocessing.parent_process() else 2)
+    # STARTUP_FAILURE is how a worker tells uvicorn's supervisor that starting it again will not help.
+    sys.exit(STARTUP_FAILURE if multiprocessing.parent_process() else 2)
 logs.set_up(settings.log_level, settings.environment)
 
 
@@ -97,9 +103,7 @@ app = Edge(cors)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Runs the gateway.")
-    parser.add_argument("--check", action="store_true", help="only check the settings; exit status 1 if one is risky")
-    if parser.parse_args().check:
+    if is_check:
         warnings = asyncio.run(check_all(settings))
         print("\n".join(warnings) or "Nothing to warn of.")
         sys.exit(1 if warnings else 0)
@@ -115,10 +119,13 @@ def main() -> None:
         "log_config": None,
     }
     if settings.web_concurrency == 1:
-        uvicorn.run(app, **options)
+        # Of `::` asyncio would take IPv6 alone; several workers share a socket that takes both.
+        uvicorn.run(app, **options | {"host": "" if settings.host == "::" else settings.host})
     else:
         config = uvicorn.Config("gateway:app", workers=settings.web_concurrency, **options)
-        Supervisor(config, [config.bind_socket()]).run()
+        supervisor = Supervisor(config, [config.bind_socket()])
+        supervisor.run()
+        sys.exit(STARTUP_FAILURE if supervisor.has_failed_to_start else 0)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,11 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import orjson
 
-from common.errors import DatabaseError
-from database.migrations import migrate
-from database.pool import Database, describe
+from database.failures import FAILED, describe
+from database.migrations import CannotStart, migrate
+from database.pool import Database
 from settings import InvalidSettings, read_values
 
 PERSONAS = Path(__file__).parent / "data" / "personas.json"
@@ -60,9 +59,9 @@ def _problem(entry: Any) -> str | None:
     return None
 
 
-async def seed(database_url: str, personas: list[tuple[str, str | None]]) -> str:
-    """Brings the table up to date in one transaction; a summary. Raises DatabaseError and asyncpg's own errors."""
-    database = Database("chatdb", database_url, 1, TIMEOUT)
+async def seed(personas: list[tuple[str, str | None]], database_url: str, prepared_statements: bool = True) -> str:
+    """Brings the table up to date in one transaction; a summary. Raises CannotStart and FAILED."""
+    database = Database("chatdb", database_url, 1, TIMEOUT, prepared_statements)
     await database.open()
     try:
         await migrate(database)
@@ -83,11 +82,14 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         personas = read_personas(arguments.file)
-        print(asyncio.run(seed(read_values("database_url")["database_url"], personas)))
+        print(asyncio.run(seed(personas, **read_values("database_url", "prepared_statements"))))
     except (BadFile, InvalidSettings) as error:
         print(error, file=sys.stderr)
         return 2
-    except (DatabaseError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+    except CannotStart as error:
+        print(error, file=sys.stderr)
+        return 1
+    except FAILED as error:
         print(f"ChatDB: {describe(error)}", file=sys.stderr)
         return 1
     return 0

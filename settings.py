@@ -1,17 +1,20 @@
 """The settings: read from the environment and `.env`, checked together, reported together."""
 
+import io
 import os
 import re
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, field, fields
 from functools import partial
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from pathlib import Path
 from typing import Any, TypeAlias
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from dotenv import dotenv_values
 
-# How a text is read, and what is said of one for which that raises ValueError or KeyError
+from common import addresses
+
+# How a text is read, and what is said of one for which that raises an error
 _Kind: TypeAlias = tuple[Callable[[str], Any], str]
 
 
@@ -21,30 +24,6 @@ class InvalidSettings(Exception):
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
-
-
-def _origins(text: str) -> frozenset[str]:
-    origins = frozenset(part.strip().rstrip("/").lower() for part in text.split(",") if part.strip())
-    if not origins or not all(re.fullmatch(r"https?://[^/\s?#@,*]+", origin) for origin in origins):
-        raise ValueError
-    return origins
-
-
-def _http_url(text: str) -> str:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment or parts.port == 0:
-        raise ValueError
-    return text.rstrip("/")
-
-
-def _database_url(text: str) -> str:
-    """A DSN as asyncpg reads it; SQLAlchemy's driver suffix and its `ssl=` are understood as well."""
-    parts = urlsplit(text)
-    query = [("sslmode" if key == "ssl" else key, value) for key, value in parse_qsl(parts.query)]
-    has_host = bool(parts.hostname) or "host" in dict(query)
-    if not re.fullmatch(r"(postgresql|postgres)(\+asyncpg)?", parts.scheme) or not has_host or parts.port == 0:
-        raise ValueError
-    return urlunsplit(parts._replace(scheme="postgresql", query=urlencode(query)))
 
 
 def _address(text: str) -> str:
@@ -74,9 +53,10 @@ def _choice(*names: str) -> _Kind:
 
 _BOOLEANS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 _BOOLEAN: _Kind = lambda text: _BOOLEANS[text.lower()], "must be true or false"
-_ORIGINS = _origins, "must be origins like https://chat.example.com, separated by commas"
-_HTTP_URL = _http_url, "must be a base URL like http://127.0.0.1:8000"
-_DATABASE_URL = _database_url, "must be like postgresql://user:password@host:5432/name"
+_ORIGINS = addresses.origins, "must be origins like https://chat.example.com, separated by commas"
+_HTTP_URL = addresses.http_url, "must be a base URL like http://127.0.0.1:8000"
+_DATABASE_URL = addresses.database_url, "must be like postgresql://user:password@host:5432/name"
+_CHATDB_URL = partial(addresses.database_url, several="read-write"), _DATABASE_URL[1]
 _ADDRESS = _address, "must be an address of this machine, like 0.0.0.0 or 127.0.0.1"
 _NETWORKS = _networks, "must be addresses or networks like 10.0.0.0/8, separated by commas"
 
@@ -92,7 +72,7 @@ class Settings:
     frontend_host: frozenset[str] = _setting(_ORIGINS)
     llmserver_url: str = _setting(_HTTP_URL, secret=True)
     mcp_server_url: str = _setting(_HTTP_URL, secret=True)
-    database_url: str = _setting(_DATABASE_URL, secret=True)
+    database_url: str = _setting(_CHATDB_URL, secret=True)
     faq_database_url: str = _setting(_DATABASE_URL, secret=True)
     httpx_timeout: float = _setting(_number(0.1, 3600), 300.0)
     environment: str = _setting(_choice("development", "production"), "development")
@@ -113,6 +93,7 @@ class Settings:
     send_timeout: float = _setting(_number(0.1, 600), 10.0)
     db_timeout: float = _setting(_number(0.1, 600), 5.0)
     delta_seconds: float = _setting(_number(0.01, 10), 0.04)
+    start_seconds: float = _setting(_number(0, 3600), 30.0)
     drain_seconds: float = _setting(_number(0, 3600), 25.0)
     stop_grace_seconds: float = _setting(_number(0, 86_400), 30.0)
     resume_hours: float = _setting(_number(0, 8760), 24.0)
@@ -121,7 +102,7 @@ class Settings:
     web_concurrency: int = _setting(_integer(1, 1000), 1)
     db_pool_size: int = _setting(_integer(2, 1000), 8)
     faq_db_pool_size: int = _setting(_integer(1, 1000), 2)
-    listen_database_url: str | None = _setting(_DATABASE_URL, None, secret=True)
+    listen_database_url: str | None = _setting(_CHATDB_URL, None, secret=True)
     prepared_statements: bool = _setting(_BOOLEAN, True)
     max_upstream_connections: int = _setting(_integer(1, 1_000_000), 10_000)
     connect_timeout: float = _setting(_number(0.1, 600), 5.0)
@@ -144,7 +125,7 @@ def read_values(*names: str) -> dict[str, Any]:
 
     A setting that is not given is left out, or a problem if it has no default.
     """
-    environ = {**dotenv_values(".env"), **os.environ}
+    environ = {**_read_dotenv(), **os.environ}
     values, problems = {}, []
     for spec in (spec for spec in fields(Settings) if spec.name in names):
         name = spec.name.upper()
@@ -155,8 +136,22 @@ def read_values(*names: str) -> dict[str, Any]:
                 values[spec.name] = read(text)
             elif spec.default is MISSING:
                 problems.append(f"{name} is missing")
-        except (ValueError, KeyError):
+        except Exception:  # a library's own words may quote the value, so they are never shown
             problems.append(f"{name} {rule}")
     if problems:
         raise InvalidSettings(problems)
     return values
+
+
+def _read_dotenv() -> dict[str, str | None]:
+    try:
+        text = Path(".env").read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise InvalidSettings([f".env cannot be read: {error.strerror}"]) from None
+    except UnicodeDecodeError:
+        text = "\0"
+    if "\0" in text:
+        raise InvalidSettings([".env is not UTF-8"])
+    return dotenv_values(stream=io.StringIO(text), interpolate=False)

@@ -117,9 +117,13 @@ class Qna:
         return self.faqs.known.get(text) or self.terms.known.get(text)
 
     async def refresh(self) -> None:
-        await self.faqs.refresh()
-        await self.terms.refresh()
+        try:
+            await self.faqs.refresh()
+        finally:
+            await self.terms.refresh()
 
     async def flush_views(self) -> None:
-        await self.faqs.flush_views()
-        await self.terms.flush_views()
+        try:
+            await self.faqs.flush_views()
+        finally:
+            await self.terms.flush_views()

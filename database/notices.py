@@ -7,12 +7,13 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import orjson
 
 from common.errors import DatabaseError
 from common.logs import log, session_hash
-from database.pool import FAILED, Database, describe
+from database.connecting import connect
+from database.failures import FAILED, describe
+from database.pool import Database
 from database.shared import BatchedStatement
 
 WATCH_SECONDS = 2.0
@@ -82,7 +83,7 @@ class Listener:
         while True:
             connection: Any = None
             try:
-                connection = await asyncpg.connect(self._dsn, timeout=self._timeout, command_timeout=self._timeout)
+                connection = await connect(self._dsn, timeout=self._timeout, command_timeout=self._timeout)
                 for channel, hear in hearing.items():
                     await connection.add_listener(channel.format(self._instance_id), partial(_hear, hear))
                 await on_connected()

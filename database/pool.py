@@ -1,58 +1,45 @@
 """A pool of connections to one database, and the SQL files that may be run on it."""
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import Any
 
 import asyncpg
 
 from common import metrics
+from common.addresses import servers
 from common.errors import DatabaseError, RowRefused
 from common.logs import log
+from database.connecting import NO_TIME_LIMITS, connect
+from database.failures import FAILED, LOST, PASSING, ROW_REFUSED, Repeated, describe
+from database.statements import Statements
 
-SQL = Path(__file__).parent.parent / "sql"
 IDLE_SECONDS = 300.0
-# The connection went away or the server cannot write (a standby after a failover): a new connection may do better.
-# Every statement here may be run twice, so one that was lost on its way is simply run again.
-_TRY_AGAIN = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.DeadlockDetectedError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    OSError,
-)
-_ROW_REFUSED = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError, ValueError)
-FAILED = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
-
-
-def load_statements(folder: str) -> dict[str, str]:
-    """The statements of sql/<folder> by file name. Raises ValueError for one without its first comment line."""
-    statements = {path.stem: path.read_text("utf-8") for path in sorted((SQL / folder).glob("*.sql"))}
-    for name, text in statements.items():
-        if not text.startswith("-- ") or text.rstrip().endswith(";"):
-            raise ValueError(f"sql/{folder}/{name}.sql: a comment line first, then one statement without a semicolon")
-    return statements
+READ_ONLY_SECONDS = {"chatdb": 1.0, "card_qna_db": 60.0}  # between two looks for a server that can be written to
+TRIES, TRIES_AFTER_ROLLBACK = 2, 5
 
 
 class Database:
     """Every statement takes at most `timeout` seconds to get a connection and as many again to run."""
 
     def __init__(self, folder: str, dsn: str, size: int, timeout: float, prepared: bool = True) -> None:
-        self.statements = load_statements(folder)
         self._timeout = timeout
         self._waited = metrics.db_wait_seconds.labels(folder)
+        self.statements = Statements(folder)
+        self._read_only_seconds = READ_ONLY_SECONDS[folder]
+        self._has_standby = "," in servers(dsn)
+        self._was_read_only_at = -math.inf
+        self._said = Repeated()
         self._pool: asyncpg.Pool[asyncpg.Record] = asyncpg.create_pool(
             dsn,
+            connect=connect,
             min_size=0,
             max_size=size,
             timeout=timeout,
+            init=self.statements.place,
             reset=_keep_session_state,
             max_inactive_connection_lifetime=IDLE_SECONDS,
             statement_cache_size=100 if prepared else 0,
@@ -74,23 +61,42 @@ class Database:
 
     async def fetch(self, name: str, *args: object, kept: list[Any] | None = None) -> list[asyncpg.Record]:
         """Runs sql/<folder>/<name>.sql, on a connection kept by `keeping` if given. Raises DatabaseError."""
-        query = self.statements[name]
         try:
-            try:
-                return await self._run(query, args, kept)
-            except (TimeoutError, *_ROW_REFUSED):
-                raise
-            except _TRY_AGAIN as error:
-                log.info("statement is run again", statement=name, error=describe(error))
-                if not isinstance(error, asyncpg.DeadlockDetectedError):
-                    await self._pool.expire_connections()  # what ended one connection has ended the others as well
-                return await self._run(query, args, kept)
-        except _ROW_REFUSED as error:
+            return await self._try(name, args, kept)
+        except ROW_REFUSED as error:
             log.error("statement refused", statement=name, error=describe(error))
             raise RowRefused from error
         except FAILED as error:
-            log.error("statement failed", statement=name, error=describe(error))
+            self._said.log(log.error, "statement failed", name, error)
             raise DatabaseError from error
+
+    async def _try(self, name: str, args: tuple[object, ...], kept: list[Any] | None) -> list[asyncpg.Record]:
+        tries = 0
+        while True:
+            try:
+                return await self._run(self.statements[name], args, kept)
+            except TimeoutError:
+                if self._has_standby:
+                    await self._pool.expire_connections()
+                raise
+            except ROW_REFUSED:
+                raise
+            except PASSING as error:
+                tries += 1
+                if tries >= (TRIES_AFTER_ROLLBACK if isinstance(error, asyncpg.TransactionRollbackError) else TRIES):
+                    raise
+                self._said.log(log.info, "statement is run again", name, error)
+                await self._leave_lost_server(error)
+
+    async def _leave_lost_server(self, error: BaseException) -> None:
+        """What ended one connection has ended the others as well."""
+        now = time.monotonic()
+        if isinstance(error, asyncpg.ReadOnlySQLTransactionError):
+            if now - self._was_read_only_at < self._read_only_seconds:
+                return
+            self._was_read_only_at = now
+        if isinstance(error, LOST):
+            await self._pool.expire_connections()
 
     async def fetchrow(self, name: str, *args: object) -> asyncpg.Record | None:
         rows = await self.fetch(name, *args)
@@ -99,7 +105,7 @@ class Database:
     async def _run(self, query: str, args: tuple[object, ...], kept: list[Any] | None) -> list[asyncpg.Record]:
         connection = kept.pop() if kept else await self._acquire()
         try:
-            rows: list[asyncpg.Record] = await connection.fetch(query, *args, timeout=self._timeout)
+            rows = await self._fetch(connection, query, args)
             if kept is not None:
                 kept.append(connection)
             return rows
@@ -110,6 +116,16 @@ class Database:
         finally:
             if not kept:
                 await self._pool.release(connection, timeout=self._timeout)
+
+    async def _fetch(self, connection: Any, query: str, args: tuple[object, ...]) -> list[asyncpg.Record]:
+        rows: list[asyncpg.Record]
+        if not connection.needs_transaction:
+            rows = await connection.fetch(query, *args, timeout=self._timeout)
+            return rows
+        async with asyncio.timeout(self._timeout), connection.transaction(isolation="read_committed"):
+            await connection.execute(NO_TIME_LIMITS)
+            rows = await connection.fetch(query, *args)
+            return rows
 
     async def _acquire(self) -> Any:
         started = time.perf_counter()
@@ -132,16 +148,11 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Any]:
         """A connection for statements that take effect together or not at all. Raises asyncpg's own errors."""
-        async with self._pool.acquire(timeout=self._timeout) as connection, connection.transaction():
+        acquired = self._pool.acquire(timeout=self._timeout)
+        async with acquired as connection, connection.transaction(isolation="read_committed"):
+            await connection.execute(NO_TIME_LIMITS)
             yield connection
 
 
 async def _keep_session_state(connection: Any) -> None:
     """asyncpg's `reset` costs a round trip at each release; no statement here leaves anything behind to reset."""
-
-
-def describe(error: BaseException) -> str:
-    """An error for the log: PostgreSQL's own sentence, which names no values; otherwise the kind."""
-    if isinstance(error, asyncpg.PostgresError):
-        return f"{type(error).__name__}: {error.message}"
-    return f"{type(error).__name__}: {error}" if isinstance(error, OSError) else type(error).__name__

@@ -1,19 +1,32 @@
 """Risky settings, named at start and by `python gateway.py --check`; what readiness asks and shows."""
 
 import asyncio
+import ssl
+import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 
+from common.addresses import servers
 from common.errors import DatabaseError
-from database.pool import Database, describe
+from database.connecting import connect
+from database.failures import FAILED, describe
+from database.migrations import list_outstanding, require_rights
+from database.pool import Database
+from database.statements import Statements
 from settings import Settings
 
 # A load balancer drops a connection that has been idle for so long, unless told otherwise.
 BALANCER_IDLE_SECONDS = 60
 READINESS_SECONDS = 2.0
+MAX_CLOCK_SECONDS = 1.0
+_STATE = """
+SELECT current_setting('server_encoding'), pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean,
+       extract(epoch FROM clock_timestamp())::float8
+"""
 # Readiness shows it, but with the LLM server away, or no notices, an instance is as good as any other.
 SHOWN_ONLY = frozenset({"llm_server", "notices"})
 
@@ -40,38 +53,75 @@ def _check_settings(settings: Settings) -> Iterator[str]:
 
 
 async def check_all(settings: Settings) -> list[str]:
-    """A sentence for each risky combination of settings, with the variables to change.
-
-    Asks the databases as well, whether they answer and have enough connections.
-    """
-    wanted = [
-        ("DATABASE_URL", settings.database_url, settings.db_pool_size),
-        ("FAQ_DATABASE_URL", settings.faq_database_url, settings.faq_db_pool_size),
-        ("LISTEN_DATABASE_URL", settings.listen_database_url or settings.database_url, 1),
+    """A sentence for each risky combination of settings, and for what is not as it should be at the other end."""
+    urls = {"LLMSERVER_URL": settings.llmserver_url, "MCP_SERVER_URL": settings.mcp_server_url}
+    databases = [
+        ("DATABASE_URL", settings.database_url, "chatdb", settings.db_pool_size),
+        ("FAQ_DATABASE_URL", settings.faq_database_url, "card_qna_db", settings.faq_db_pool_size),
+        ("LISTEN_DATABASE_URL", settings.listen_database_url or settings.database_url, "", 1),
     ]
-    warnings, limits, sums = list(_check_settings(settings)), dict[str, int](), Counter[str]()
-    for name, dsn, connections in wanted:
-        server = urlsplit(dsn).netloc.rpartition("@")[2] or urlsplit(dsn).query
-        sums[server] += connections * settings.web_concurrency
-        try:
-            limits[server] = await _max_connections(dsn, settings.db_timeout)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            if name != "LISTEN_DATABASE_URL" or settings.listen_database_url:
-                warnings.append(f"{name} cannot be used: {describe(error)}")
+    limits, sums, names = dict[str, int](), Counter[str](), dict[str, list[str]]()
+    for name, dsn, folder, connections in databases:
+        sums[servers(dsn)] += connections * settings.web_concurrency
+        names.setdefault(servers(dsn), []).extend([name] if folder else [])
+    asked = [_check_database(settings, dsn, folder, limits) for _, dsn, folder, _ in databases]
+    asked += [_check_server(settings, url) for url in urls.values()]
+    warnings = list(_check_settings(settings))
+    for name, found in zip([*(name for name, *_ in databases), *urls], await asyncio.gather(*asked), strict=True):
+        if name != "LISTEN_DATABASE_URL" or settings.listen_database_url:
+            warnings += [f"{name} {problem}" for problem in found]
     for server, limit in limits.items():
         if sums[server] > limit:
-            names = " and ".join(name for name, dsn, _ in wanted[:2] if server in dsn)
-            warnings.append(f"{names}: up to {sums[server]} connections are wanted, the server has {limit}")
+            wanting = " and ".join(names[server])
+            warnings.append(f"{wanting}: up to {sums[server]} connections are wanted, the server has {limit}")
     return warnings
 
 
-async def _max_connections(dsn: str, timeout: float) -> int:
-    async with asyncio.timeout(timeout):
-        connection = await asyncpg.connect(dsn)
-        try:
-            return int(await connection.fetchval("SHOW max_connections"))
-        finally:
+async def _check_database(settings: Settings, dsn: str, folder: str, limits: dict[str, int]) -> list[str]:
+    """What is wrong with a database; the connections that its server has are put into `limits`."""
+    connection: Any = None
+    try:
+        async with asyncio.timeout(settings.db_timeout):
+            connection = await connect(dsn, statement_cache_size=100 if settings.prepared_statements else 0)
+            limits[servers(dsn)] = int(await connection.fetchval("SHOW max_connections"))
+            return [problem async for problem in _examine(connection, folder)] if folder else []
+    except FAILED as error:
+        return [f"cannot be used: {describe(error)}"]
+    finally:
+        if connection is not None:
             connection.terminate()
+
+
+async def _examine(connection: Any, folder: str) -> AsyncIterator[str]:
+    asked_at = time.time()
+    encoding, is_read_only, now = await connection.fetchrow(_STATE)
+    if encoding != "UTF8":
+        yield f"is a database in {encoding} and not in UTF8: what has other characters cannot be stored or read"
+    if not asked_at - MAX_CLOCK_SECONDS <= now <= time.time() + MAX_CLOCK_SECONDS:
+        yield f"is on a server whose clock differs by {abs(now - asked_at):.1f} s: let both machines be set by NTP"
+    if is_read_only:
+        yield "is read-only: " + ("nothing can be stored" if folder == "chatdb" else "views are not counted")
+    statements = Statements(folder)
+    await statements.place(connection)
+    if folder != "chatdb":
+        for row in await connection.fetch(statements["list_missing_rights"]):
+            yield f"lacks a right: {row['remedy']}"
+    elif outstanding := await list_outstanding(connection, statements):
+        await require_rights(connection, statements, is_outstanding=True)
+        if await connection.fetchval("SELECT to_regclass($1)", f'{statements.schema}."Chat"'):
+            yield f"has tables of an earlier version; the next start applies {', '.join(outstanding)}: take a backup"
+
+
+async def _check_server(settings: Settings, url: str) -> list[str]:
+    parts = urlsplit(url)
+    tls = ssl.create_default_context() if parts.scheme == "https" else None
+    try:
+        async with asyncio.timeout(settings.connect_timeout):
+            _, writer = await asyncio.open_connection(parts.hostname, parts.port or (443 if tls else 80), ssl=tls)
+        writer.transport.abort()
+        return []
+    except OSError as error:
+        return [f"cannot be reached: {describe(error)}"]
 
 
 async def ask(database: Database, statement: str) -> asyncpg.Record | None:

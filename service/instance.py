@@ -24,7 +24,6 @@ from service.checks import ask, check_all
 from service.heartbeat import Heartbeat
 from settings import Settings
 
-START_SECONDS = 30.0
 STOP_SECONDS = 3.0
 FULL_QUEUE = 0.5  # of the notices that PostgreSQL keeps: from there on some may be refused
 
@@ -49,14 +48,14 @@ class Instance:
     @classmethod
     @asynccontextmanager
     async def run(cls, settings: Settings) -> AsyncIterator[Self]:
-        """An instance that serves. Raises an error if ChatDB cannot be used; card_qna_db may come later."""
+        """An instance that serves. Raises CannotStart if ChatDB cannot be used; card_qna_db may come later."""
         timeout, prepared = settings.db_timeout, settings.prepared_statements
         chatdb = Database("chatdb", settings.database_url, settings.db_pool_size, timeout, prepared)
         card_qna_db = Database("card_qna_db", settings.faq_database_url, settings.faq_db_pool_size, timeout, prepared)
         try:
             await chatdb.open()
             await card_qna_db.open()
-            await migrate(chatdb, START_SECONDS)
+            await migrate(chatdb, settings.start_seconds)
             (joined,) = await chatdb.fetch("join_instance")
             instance = cls(settings, joined["id"], Clock(joined["now"]), chatdb, card_qna_db)
             try:

@@ -4,6 +4,7 @@ import asyncio
 import multiprocessing
 import re
 import signal
+import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -13,9 +14,11 @@ from uuid import uuid4
 
 import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from common.logs import log
+from database.migrations import CannotStart
 from service.guards import GuardedHttp, GuardedWebSocket
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -30,6 +33,10 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 
 class Supervisor(Multiprocess):
     """uvicorn's supervisor of several workers, which passes on a second signal while it waits for them to end."""
+
+    @property
+    def has_failed_to_start(self) -> bool:
+        return any(process.exitcode == STARTUP_FAILURE for process in self.processes)
 
     def handle_signals(self) -> None:
         # uvicorn looks twice a second, and takes all signals that came meanwhile for one.
@@ -115,6 +122,13 @@ async def cut_stalled_connections(server: uvicorn.Server | None) -> None:
                 protocol.transport.abort()
 
 
+async def _send_without_traceback(send: Send, message: Message) -> None:
+    """In place of the traceback of CannotStart uvicorn logs its sentence."""
+    if isinstance(cannot := sys.exception(), CannotStart):
+        message["message"] = str(cannot)
+    await send(message)
+
+
 class Edge:
     """Takes trailing slashes off, so that both forms of a path are answered directly and never by a redirect.
 
@@ -127,7 +141,7 @@ class Edge:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
+            await self._app(scope, receive, partial(_send_without_traceback, send))
             return
         scope["path"] = scope["path"].rstrip("/") or "/"
         if scope["type"] == "websocket":

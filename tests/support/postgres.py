@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,18 @@ class PostgresServer:
     `close` removes it.
     """
 
-    def __init__(self, on_disk: bool = False) -> None:
+    def __init__(
+        self,
+        on_disk: bool = False,
+        *,
+        programs: Path | None = None,
+        standby_of: "PostgresServer | None" = None,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        """Of the embedded PostgreSQL's or other `programs`; with more `options`; possibly a streaming standby."""
+        self._programs = programs or installation() / "bin"
+        self._options = options or {}
+        self._primary = standby_of
         self.base = temporary_directory("gateway-pg-")
         self.socket_directory = self.base / "s"
         self.port = free_port()
@@ -149,7 +160,7 @@ class PostgresServer:
         self.start()
 
     def _find_place(self) -> Place:
-        programs, user = installation() / "bin", user_for_servers()
+        programs, user = self._programs, user_for_servers()
         if user:
             self.base.chmod(0o755)
             if not may_run(user, [programs / "postgres", "--version"]):
@@ -160,6 +171,10 @@ class PostgresServer:
         for folder in (self.data, self.socket_directory):
             self._place.own(folder)
         command = self._place.initdb_command(self.data, "--no-sync")
+        if self._primary is not None:
+            source = f"host=127.0.0.1 port={self._primary.port} user=postgres application_name=standby"
+            command = [str(self._place.programs / "pg_basebackup"), "-D", str(self.data), "-R", "-X", "stream"]
+            command += ["--checkpoint=fast", "--no-sync", "-d", source]
         process = Process(command, environment=ENVIRONMENT, directory=self.base, user=self._place.user)
         assert process.wait(60) == 0, process.output()
         # The socket under the name that `?host=/dir` without a port means.
@@ -168,7 +183,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start the server and wait until it takes connections."""
-        command = self._place.server_command(_OPTIONS | {"port": str(self.port)})
+        command = self._place.server_command(_OPTIONS | dict(self._options) | {"port": str(self.port)})
         self._process = Process(
             command, environment=ENVIRONMENT, directory=self.base, user=self._place.user, last_signal=signal.SIGQUIT
         )
@@ -194,6 +209,10 @@ class PostgresServer:
         self.stop(immediately=True)
         for folder in (self.data, self.base):
             shutil.rmtree(folder, ignore_errors=True)
+
+    def promote(self) -> None:
+        """Make a standby the server that can be written to."""
+        self.admin.fetch("SELECT pg_promote(wait => false)")
 
     def freeze(self) -> None:
         """Stop every process of the server in its tracks: connections stay, nothing answers."""

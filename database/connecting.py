@@ -1,0 +1,78 @@
+"""A connection to PostgreSQL: to the right server, and whatever the administrators' defaults are."""
+
+import os
+from asyncio.staggered import staggered_race
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import asyncpg
+
+from common.logs import log
+
+# What the statements rely on, whatever the role, the database and the server have as their defaults
+RELIED_ON = {
+    "default_transaction_isolation": "read committed",
+    "standard_conforming_strings": "on",
+    "statement_timeout": "0",  # each statement has a time limit of ours
+    "lock_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
+}
+# For a transaction, where a pooler keeps connections from having settings of their own
+NO_TIME_LIMITS = "".join(f"SET LOCAL {name} = 0;" for name in RELIED_ON if name.endswith("_timeout"))
+# A server that does not answer, not even with a refusal, must not keep the next one from being asked.
+NEXT_SERVER_SECONDS = 0.25
+_poolers: set[str] = set()
+
+
+class Connection(asyncpg.Connection):
+    """`needs_transaction` where what the statements rely on is not the connection's."""
+
+    needs_transaction = False
+
+
+async def connect(dsn: Any = None, **options: Any) -> Any:
+    """Connects to the first server of the DSN that is what it asks for. Raises asyncpg's own errors and OSError."""
+    _leave_foreign_home()
+    query = parse_qs(dsn.partition("?")[2])
+    hosts, ports = (query[name][0].split(",") for name in ("host", "port"))
+    if len(hosts) == 1 or query["target_session_attrs"] == ["prefer-standby"]:
+        return await _connect(dsn, **options)
+    attempts = [partial(_connect, dsn, host=h, port=p, **options) for h, p in zip(hosts, ports, strict=True)]
+    connection, _, errors = await staggered_race(attempts, NEXT_SERVER_SECONDS)
+    if connection is None:
+        raise next(error for error in reversed(errors) if error is not None)
+    return connection
+
+
+async def _connect(dsn: str, *, host: str | None = None, port: str | None = None, **options: Any) -> Any:
+    options |= {"connection_class": Connection} | ({} if host is None else {"host": host.strip("[]"), "port": port})
+    connection: Any = None
+    if dsn not in _poolers:
+        try:
+            connection = await asyncpg.connect(dsn, server_settings=RELIED_ON, **options)
+        except asyncpg.ProtocolViolationError:  # of a pooler, which does not take them
+            _poolers.add(dsn)
+    connection = connection or await asyncpg.connect(dsn, **options)
+    try:
+        names = ", ".join(f"current_setting('{name}')" for name in RELIED_ON)
+        connection.needs_transaction = [*await connection.fetchrow(f"SELECT {names}")] != [*RELIED_ON.values()]
+    except BaseException:
+        connection.terminate()
+        raise
+    return connection
+
+
+@cache
+def _leave_foreign_home() -> None:
+    """asyncpg looks for certificates in HOME, and fails where it may not look."""
+    for name in ("root.crt", "root.crl", "postgresql.key", "postgresql.crt"):
+        try:
+            (Path.home() / ".postgresql" / name).open("rb").close()
+        except PermissionError:
+            log.warning("HOME may not be read; no certificates are looked for there", home=os.environ.get("HOME"))
+            os.environ["HOME"] = os.devnull
+        except (OSError, RuntimeError):
+            pass  # there is none
