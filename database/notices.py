@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import orjson
 
 from common.errors import DatabaseError
