@@ -83,8 +83,17 @@ async def _apply(connection: Any, statements: Statements) -> None:
         'CREATE TABLE IF NOT EXISTS "SchemaMigration" '
         "(name text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
     )
-    for name in await list_outstanding(connection, statements):
-        log.info("migration", name=name)
-        script = (SQL / "chatdb" / "migrations" / f"{name}.sql").read_text("utf-8")
-        await connection.execute(script, timeout=MIGRATION_TIMEOUT)
-        await connection.execute('INSERT INTO "SchemaMigration" (name) VALUES ($1)', name)
+    connection.add_log_listener(_log_progress)
+    try:
+        for name in await list_outstanding(connection, statements):
+            log.info("migration", name=name)
+            script = (SQL / "chatdb" / "migrations" / f"{name}.sql").read_text("utf-8")
+            await connection.execute(script, timeout=MIGRATION_TIMEOUT)
+            await connection.execute('INSERT INTO "SchemaMigration" (name) VALUES ($1)', name)
+    finally:
+        connection.remove_log_listener(_log_progress)
+
+
+def _log_progress(connection: Any, message: asyncpg.PostgresLogMessage) -> None:
+    if message.severity_en == "INFO":
+        log.info("migration goes on", step=message.message)
