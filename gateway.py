@@ -13,7 +13,7 @@ What is where:
                     logins.py    login and push; qna.py: FAQ, terms, views
     upstream/       the LLM server and the MCP server
     database/       pools, batches, migrations, NOTIFY; sql/: every statement
-    service/        instance.py  start, signs of life, readiness, draining; checks.py: risky settings
+    service/        instance.py  start, readiness, draining; heartbeat.py: signs of life; checks.py: risky settings
                     guards.py    limits of connections; serving.py: between uvicorn and the routes
     common/         errors.py    kinds of error, and every text; logs.py, metrics.py: what operators see
     settings.py     the settings: names, limits, defaults

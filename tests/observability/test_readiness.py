@@ -14,7 +14,7 @@ from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.anyio
 
-PARTS = {"draining", "chatdb", "schema", "card_qna_db", "listen", "llm_server"}
+PARTS = {"draining", "chatdb", "schema", "card_qna_db", "listen", "notices", "llm_server"}
 
 
 def asked(gateway: Gateway) -> tuple[int, dict[str, str]]:
