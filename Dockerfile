@@ -1,6 +1,6 @@
 # The gateway's image, built by docker-scripts/build.sh. Nothing in it is secret: settings come when it is run.
 
-FROM python:3.12-slim AS build
+FROM python:3.12-slim@sha256:78387bc3881b8273120a12ebe6c1ab22b018ccc2c9adf565ae1ac9b536e184ea AS build
 
 COPY requirements.txt /build/
 RUN python -m venv /opt/venv \
@@ -23,7 +23,7 @@ COPY web web/
 RUN python -m compileall -q /app && chmod -R u=rwX,go=rX /app
 
 
-FROM python:3.12-slim
+FROM python:3.12-slim@sha256:78387bc3881b8273120a12ebe6c1ab22b018ccc2c9adf565ae1ac9b536e184ea
 
 RUN python -m pip uninstall --yes --root-user-action=ignore pip \
     && groupadd --gid 10001 gateway \

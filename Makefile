@@ -12,24 +12,34 @@ COMPILE = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --g
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
 
-run: .venv/.demo-installed ## start the demo: the gateway and all it needs
+run: .venv/.demo-installed $(if $(filter native,$(MCP)),.venv-mcp2/.installed) ## start the demo, with all it needs; MCP=native: its MCP server speaks MCP
 	@.venv/bin/python -m demo
 
 .PHONY: traffic
 traffic: .venv/.demo-installed ## send some minutes of traffic to a running demo, for /metrics and the dashboard
 	@.venv/bin/python -m demo.traffic
 
-test: .venv/.dev-installed ## run the tests
-	@.venv/bin/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+test: .venv/.dev-installed .venv-mcp1/.installed .venv-mcp2/.installed ## run the tests
+	@.venv/bin/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder --ignore tests/delivery
+
+.PHONY: delivery
+delivery: .venv/.dev-installed ## build and run the image, deploy it, judge the alerts: needs root and what .ci/run installs
+	@.venv/bin/python -m pytest -rs --timeout 600 tests/delivery
 
 check: .venv/.dev-installed ## lint, format and types
 	@.venv/bin/ruff check
 	@.venv/bin/ruff format --check
 	@.venv/bin/mypy
+	@.venv/bin/python -m benchmarks.documents --check
 
 .PHONY: fuzz
-fuzz: .venv/.dev-installed .venv-fuzz/.installed ## try 20,000 hostile inputs, and schemathesis: a few minutes
+fuzz: .venv/.dev-installed .venv-fuzz/.installed ## try 50,000 hostile inputs, and schemathesis: a few minutes
 	@FUZZ=long .venv/bin/python -m pytest -s tests/security/test_fuzz.py tests/security/test_abuse.py tests/security/test_schema.py
+	@.venv/bin/python -m benchmarks.documents
+
+.PHONY: base-image
+base-image: ## pin the image that the Dockerfile begins with by what its tag is in the registry now
+	@docker-scripts/pin-base.sh
 
 requirements: .venv/.dev-installed ## pin what the *.in files name
 	$(COMPILE) requirements.in -o requirements.txt
@@ -37,6 +47,12 @@ requirements: .venv/.dev-installed ## pin what the *.in files name
 	$(COMPILE) requirements/dev.in -o requirements/dev.txt
 	$(COMPILE) requirements/bench.in -o requirements/bench.txt
 	$(COMPILE) requirements/fuzz.in -o requirements/fuzz.txt
+	$(COMPILE) requirements/mcp1.in -o requirements/mcp1.txt
+	$(COMPILE) requirements/mcp2.in -o requirements/mcp2.txt
+
+.PHONY: vendor
+vendor: ## renew web/vendor/, what the chat page takes from npm, of the versions in requirements/web: needs node
+	@requirements/web/bundle.sh
 
 .venv/.%-installed: requirements/%.txt | .venv/bin/pip
 	@echo "Installing $< into .venv ..."
@@ -62,6 +78,10 @@ bench: .venv-bench/.installed ## measure the gateway beside a FastAPI peer, some
 	@$(PYTHON) -m venv .venv-$*
 	@.venv-$*/bin/python $(INSTALL) $<
 	@touch $@
+
+.PHONY: soak
+soak: .venv/.dev-installed ## live a day in an hour, faults included, and see that nothing is lost or left; MINUTES=2: the short form
+	@.venv/bin/python -m benchmarks.soak --minutes $(or $(MINUTES),60)
 
 .PHONY: faults
 faults: .venv/.dev-installed ## break everything under load and count what is lost: some minutes

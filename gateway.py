@@ -14,7 +14,7 @@ What is where:
     upstream/       the LLM server and the MCP server
     database/       pools, batches, migrations, NOTIFY; sql/: every statement
     service/        instance.py  start, readiness, draining; heartbeat.py: signs of life; checks.py: risky settings
-                    guards.py    limits of connections; serving.py: between uvicorn and the routes
+                    http_guard.py, ws_guard.py: limits of connections; serving.py: between uvicorn and the routes
     common/         errors.py    kinds of error, and every text; logs.py, metrics.py: what operators see
     settings.py     the settings: names, limits, defaults
 """
@@ -41,6 +41,7 @@ from service.checks import check_all
 from service.instance import Instance
 from service.serving import Edge, Supervisor, configured_server, cut_stalled_connections, drain_on_signal
 from settings import InvalidSettings, read_settings
+from upstream.mcp_native import find_revision
 
 # Longer than a load balancer's 60, so that it is never we who close a connection it wants to use
 KEEP_ALIVE_SECONDS = 75
@@ -75,7 +76,7 @@ try:
 except InvalidSettings as invalid:
     print(invalid, file=sys.stderr)
     # STARTUP_FAILURE is how a worker tells uvicorn's supervisor that starting it again will not help.
-    sys.exit(STARTUP_FAILURE if multiprocessing.parent_process() else 2)
+    sys.exit(2 if multiprocessing.current_process().name == "MainProcess" else STARTUP_FAILURE)
 logs.set_up(settings.log_level, settings.environment)
 
 
@@ -84,7 +85,7 @@ async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Instance]]:
     server = configured_server(settings.prompts_per_minute)
     with drain_on_signal(server, lambda: instance.drain()):  # noqa: PLW0108  # it comes later
         async with Instance.run(settings) as instance:
-            instance.tasks.start(cut_stalled_connections(server))
+            instance.tasks.start(cut_stalled_connections(server, settings.send_timeout))
             yield {"instance": instance}
 
 
@@ -99,12 +100,17 @@ cors = CORSMiddleware(  # around Starlette, so that a page can read its errors a
     allow_private_network=True,
     expose_headers=["X-Request-ID"],
 )
-app = Edge(cors)
+app = Edge(cors, ROUTES)
 
 
 def main() -> None:
     if is_check:
         warnings = asyncio.run(check_all(settings))
+        if settings.mcp_protocol == "mcp":
+            if revision := asyncio.run(find_revision(settings)):
+                print(f"The MCP server speaks revision {revision}.")
+            else:
+                warnings.append("MCP_SERVER_URL: no MCP server answers there in a revision that is known here")
         print("\n".join(warnings) or "Nothing to warn of.")
         sys.exit(1 if warnings else 0)
     options: dict[str, Any] = {

@@ -13,6 +13,7 @@ import time
 from benchmarks import report, servers
 from benchmarks.measures import FULL, QUICK, Bench, Figures, Plan, measure, measure_pushes
 from benchmarks.servers import Databases, Server, Stub, start_postgres
+from benchmarks.streams import measure_streams
 from tests.support.postgres import PostgresServer
 from tests.support.processes import dismiss_guardian
 
@@ -62,6 +63,11 @@ def run(plan: Plan, names: tuple[str, ...]) -> dict[str, Figures]:
         with Stub() as stub:
             for name in names:
                 results[name] = measure_server(name, plan, postgres, stub, say)
+            if "gateway" in names:
+                say("gateway: streams")
+                streamed = Databases(postgres)
+                results["gateway"] |= measure_streams(streamed, stub, plan.repeats, plan.streams)
+                streamed.drop()
         if "gateway" in names:
             say("gateway: pushes")
             results["gateway"] |= measure_pushes(plan, postgres)

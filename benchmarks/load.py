@@ -82,8 +82,8 @@ def ignore(visitor: Visitor, payload: bytes) -> None:
     pass
 
 
-async def connect(port: int) -> Visitor:
-    url = f"ws://127.0.0.1:{port}/api/chat/ws"
+async def connect(port: int, query: str = "") -> Visitor:
+    url = f"ws://127.0.0.1:{port}/api/chat/ws{query}"
     async with asyncio.timeout(CONNECT_SECONDS):
         _, visitor = await ws_connect(
             Visitor, url, local_addr=next_address(), websocket_handshake_timeout=CONNECT_SECONDS

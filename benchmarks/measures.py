@@ -38,6 +38,7 @@ class Plan:
     passing_seconds: float
     settle: float
     login_rounds: int
+    streams: tuple[int, ...]
 
 
 FULL = Plan(
@@ -51,6 +52,7 @@ FULL = Plan(
     passing_seconds=120.0,
     settle=3.0,
     login_rounds=8,
+    streams=(50, 200, 500),
 )
 QUICK = Plan(
     seconds=0.5,
@@ -63,6 +65,7 @@ QUICK = Plan(
     passing_seconds=2.0,
     settle=0.3,
     login_rounds=1,
+    streams=(50,),
 )
 
 

@@ -44,6 +44,16 @@ def _rest_figures(name: str) -> list[Figure]:
     ]
 
 
+def _stream_figures(count: int) -> list[Figure]:
+    return [
+        Figure(f"stream_{count}_piece_us", f"{count} streamed answers at once: CPU of a piece above JSON", "µs", 0),
+        Figure(f"stream_{count}_unseen_us", "… that nobody watches", "µs", 0),
+        Figure(f"stream_{count}_frames", "… frames of an answer", "", 0),
+        Figure(f"stream_{count}_delay_p99_ms", "… delay of a piece, coalescing apart: p99", "ms"),
+        Figure(f"stream_{count}_first_p99_ms", "… delay of the first piece: p99", "ms"),
+    ]
+
+
 TURNS = {
     "turns_1": "LLM turn, 1 session",
     "turns_50": "LLM turn, 50 sessions",
@@ -70,6 +80,7 @@ FIGURES = [
     Figure("turns_1_commits", "commits per LLM turn, 1 session", ""),
     Figure("turns_50_commits", "commits per LLM turn, 50 sessions", ""),
     Figure("turns_50_postgres_cpu_ms", "PostgreSQL's CPU per LLM turn, 50 sessions", "ms", 3),
+    *(figure for count in (50, 200, 500) for figure in _stream_figures(count)),
     Figure("push_1_p50_ms", "push to another instance, 1 login at a time: p50", "ms"),
     Figure("push_1_p99_ms", "push to another instance, 1 login at a time: p99", "ms"),
     Figure("push_60_p50_ms", "push to another instance, 60 logins at once: p50", "ms"),
@@ -128,7 +139,13 @@ def write_json(path: Path, *, gateway: Figures, peer: Figures, is_quick: bool) -
         "peer": _rounded(peer),
         "times_better": _rounded({name: times for name, times in ratios.items() if times is not None}),
     }
-    path.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    update_json(path, content)
+
+
+def update_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes what was measured; what another run has measured stays."""
+    before = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    path.write_text(json.dumps(before | content, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
 def _rounded(figures: Figures) -> Figures:

@@ -161,13 +161,14 @@ def settings_for(databases: Databases, stub_port: int) -> dict[str, str]:
     }
 
 
-def gateway(databases: Databases, stub_port: int, port: int | None = None) -> Server:
+def gateway(databases: Databases, stub_port: int, port: int | None = None, **more: str) -> Server:
     port = port or free_port()
     settings = settings_for(databases, stub_port) | {
         "HOST": "127.0.0.1",
         "PORT": str(port),
         "PROMPTS_PER_MINUTE": "1000000",
         "MAX_SESSIONS": "20000",
+        **more,
     }
     return Server("gateway", [sys.executable, "gateway.py"], port, settings)
 
@@ -196,17 +197,17 @@ def wait_for_200(port: int, path: str, seconds: float, method: str = "GET") -> N
 
 
 class Load:
-    """The load generator; it ends with this process, whatever happens."""
+    """A load generator; it ends with this process, whatever happens."""
 
-    def __init__(self) -> None:
-        command = [sys.executable, "-m", "benchmarks.load"]
+    def __init__(self, module: str = "benchmarks.load") -> None:
+        command = [sys.executable, "-m", module]
         self._process = subprocess.Popen(
             command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment({}), bufsize=0
         )
         self.pid = self._process.pid
 
     def do(self, what: str, within: float = 120.0, **arguments: Any) -> dict[str, float]:
-        """Has a command of `benchmarks.load` done; TimeoutError after `within` seconds more than it was to take."""
+        """Has a command of the module done; TimeoutError after `within` seconds more than it was to take."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"do": what, **arguments}).encode() + b"\n")

@@ -1,8 +1,8 @@
 """The LLM server and the MCP server of a benchmark, on one port and much cheaper than what is measured.
 
-A prompt says how long its answer takes: `[1000]` in it means 1,000 ms, nothing means at once. What the stub says has a
-number for the load generator in it, `[<ns>]`: for the LLM server the nanoseconds that it really took, for the MCP
-server the time.monotonic_ns() of the reply.
+A prompt says how long its answer takes: `[1000]` in it means 1,000 ms, nothing means at once, and `{100x50}` a stream
+of 100 pieces 50 ms apart. What the stub says has a number for the load generator in it, `[<ns>]`: for the LLM server
+the nanoseconds that it really took, for the MCP server and each piece of a stream the time.monotonic_ns() of it.
 
 `python -m benchmarks.stub PORT [PORT OF A GATEWAY ...]`: with gateways, each MCP call asks one of them who is logged
 in, as the real server does; the persona's id says which.
@@ -25,6 +25,10 @@ MCP_REPLY = '{"answer":"' + ANSWER + '[%d]","login_required":false,"card_list":[
 
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 DELAY = re.compile(rb"\[(\d+)\]")
+STREAM = re.compile(rb"\{(\d+)x(\d+)\}")
+STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+PIECE = "카드 혜택을 "
+PIECE_EVENT, LAST_EVENT = '{"delta":"[%d] ' + PIECE + '"}', '{"answer":"%s","tool_response":null}'
 PERSONA = re.compile(rb'"session_id": *"([^"]+)".*"persona_id": *(\d+)', re.DOTALL)
 
 gateways: list[int] = []
@@ -59,6 +63,10 @@ class Stub(asyncio.Protocol):
             tasks.add(task)
             task.add_done_callback(tasks.discard)
             return
+        if stream := STREAM.search(body):
+            self.transport.write(STREAM_HEAD)
+            self.stream(int(stream[1]), int(stream[1]), int(stream[2]) / 1000)
+            return
         delay = DELAY.search(body)
         if delay is None:
             self.reply(LLM_REPLY % 0)
@@ -67,6 +75,15 @@ class Stub(asyncio.Protocol):
 
     def answer(self, asked_at: int) -> None:
         self.reply(LLM_REPLY % (time.monotonic_ns() - asked_at))
+
+    def stream(self, left: int, pieces: int, pause: float) -> None:
+        if self.transport.is_closing():
+            return
+        event = PIECE_EVENT % time.monotonic_ns() if left else LAST_EVENT % (PIECE * pieces)
+        chunk = f"data: {event}\n\n".encode()
+        self.transport.write(b"%x\r\n%s\r\n" % (len(chunk), chunk) + (b"" if left else b"0\r\n\r\n"))
+        if left:
+            asyncio.get_running_loop().call_later(pause, self.stream, left - 1, pieces, pause)
 
     async def recommend(self, body: bytes) -> None:
         if gateways:

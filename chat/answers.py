@@ -10,7 +10,7 @@ import asyncpg
 from chat.delivery import Delivery
 from chat.frames import PlacedAnswer, answer_row
 from chat.turn import Turn
-from common import metrics
+from common import errors, metrics
 from common.clock import Clock
 from common.errors import DatabaseError, RowRefused
 from common.ids import new_uuid
@@ -46,13 +46,15 @@ class Answers:
                 now = self._clock.now()
                 answered_at = max(now, turn.asked_at + timedelta(microseconds=1)) if turn.asked_at else now
                 unstored = PlacedAnswer(id, turn.message_id, answered_at, answer)
-                shown_at = await self._delivery.show(turn.session_id, unstored)
-                rows = await self._store_late(row | {"sent_at": shown_at}, error)
+                row["sent_at"] = await self._delivery.show(turn.session_id, unstored)
+                rows = await self._store_late(row, error)
         except RowRefused:
             log.error("answer lost: it could not be stored", message_id=turn.message_id)
+            # Something has to be there, in a database of whatever encoding, or it would be asked again.
+            row |= {"content": errors.LLM_FORMAT, "source_tool": None, "payload": "{}"}
+            rows = []
             with suppress(DatabaseError):
-                await self._chatdb.fetch("close_turn", turn.message_id)  # otherwise it would be asked again
-            return
+                rows = await self._store_answers.put(row)
         await self.send(turn, answer, rows)
 
     async def _store_late(self, row: dict[str, object], error: DatabaseError) -> list[asyncpg.Record]:

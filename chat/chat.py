@@ -18,11 +18,13 @@ from chat.turns import Turns
 from chat.waiting import Waiting
 from common import metrics
 from common.clock import Clock
+from common.tasks import TaskOwner
 from database.notices import Notifier
 from database.pool import Database
 from settings import Settings
 from upstream.llm import LlmServer
 from upstream.mcp import McpServer
+from upstream.mcp_native import NativeMcpServer
 
 
 class Chat:
@@ -31,13 +33,14 @@ class Chat:
     def __init__(
         self, settings: Settings, instance_id: int, clock: Clock, chatdb: Database, card_qna_db: Database
     ) -> None:
-        self.llm_server, self._mcp_server = LlmServer(settings), McpServer(settings)
+        self.llm_server = LlmServer(settings)
+        self.mcp_server = (NativeMcpServer if settings.mcp_protocol == "mcp" else McpServer)(settings)
         notifier = Notifier(chatdb)
         self.qna = Qna(card_qna_db, settings.max_qna_rows)
         self.sessions = Sessions(settings, instance_id, chatdb, notifier)
         self.delivery = Delivery(instance_id, self.sessions, notifier)
         self._answers = Answers(chatdb, clock, self.delivery, settings.max_unstored_answers)
-        self.logins = Logins(chatdb, self._mcp_server, self._answers)
+        self.logins = Logins(settings, chatdb, self.mcp_server, self._answers)
         self.drafts = Drafts(instance_id, self.sessions, notifier, settings.delta_seconds)
         answering = Answering(self.qna, self.llm_server, self.drafts, self._answers)
         waiting = Waiting(instance_id, chatdb, self.delivery, self.drafts)
@@ -68,6 +71,7 @@ class Chat:
     def measure(self) -> None:
         """Updates the gauges."""
         metrics.sessions.set(len(self.sessions))
+        metrics.tasks.set(TaskOwner.running)
         metrics.turns_in_hand.set(self.in_hand)
         metrics.oldest_turn.set(self.turns.oldest_age())
         metrics.unstored_answers.set(self._answers.unstored)
@@ -83,4 +87,4 @@ class Chat:
             *(part.tasks.cancel(within) for part in (self.prompts, self.stops, self.turns, self.drafts, self.delivery))
         )
         await self.sessions.stop()
-        await asyncio.gather(self.llm_server.close(), self._mcp_server.close())
+        await asyncio.gather(self.llm_server.close(), self.mcp_server.close())

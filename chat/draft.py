@@ -5,6 +5,8 @@ import time
 from dataclasses import dataclass, field
 from uuid import UUID
 
+import orjson
+
 from chat.session import Session
 
 MAX_TOOL_CHARS = 64
@@ -48,6 +50,9 @@ class Draft:
 
     def since(self, offset: int) -> str:
         return self._units[2 * offset :].decode("utf-16-le")
+
+    def to_frame(self, type: str, **more: object) -> bytes:
+        return orjson.dumps({"type": type, "message_id": str(self.message_id), "attempt": self.attempt, **more})
 
     def delta(self, text: str) -> None:
         """Adds what the LLM server made."""

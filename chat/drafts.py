@@ -8,8 +8,6 @@ import time
 from typing import Any
 from uuid import UUID
 
-import orjson
-
 from chat.draft import Draft, View
 from chat.session import Session
 from chat.sessions import Sessions
@@ -91,20 +89,17 @@ class Drafts:
             return False
         if not session.socket.is_idle():
             return False
-        about: dict[str, Any] = {"message_id": str(draft.message_id), "attempt": draft.attempt}
-        frames = []
+        # None of these frames waits, since the socket is idle, and only the last is long.
         if view.attempt != draft.attempt:
             view.attempt, view.offset, view.tool_name = draft.attempt, 0, None
-            frames.append({"type": "start"} | about)
+            await session.socket.send(draft.to_frame("start"))
         if draft.tool_name and view.tool_name != draft.tool_name:
             view.tool_name = draft.tool_name
-            frames.append({"type": "tool"} | about | {"tool_name": draft.tool_name})
-        if has_text := view.offset < draft.length:
-            frames.append({"type": "delta", **about, "offset": view.offset, "text": draft.since(view.offset)})
-            view.offset = draft.length
+            await session.socket.send(draft.to_frame("tool", tool_name=draft.tool_name))
+        offset, view.offset = view.offset, draft.length
+        if has_text := offset < view.offset:
             metrics.deltas.inc()
-        for frame in frames:  # none but the last is long enough to wait
-            await session.socket.send(orjson.dumps(frame))
+            await session.socket.send(draft.to_frame("delta", offset=offset, text=draft.since(offset)))
         return has_text
 
     async def _notify(self, draft: Draft, instance_id: int, view: View) -> None:

@@ -15,16 +15,10 @@ _SESSION_ATTRIBUTES = ("any", "primary", "standby", "prefer-standby", "read-writ
 
 def origins(text: str) -> frozenset[str]:
     """Origins as browsers send them: in small letters, punycode, without a port that goes without saying."""
-    found = set()
-    for part in normalize("NFKC", text).lower().split(","):
-        if origin := part.strip().rstrip("/"):
-            if not re.fullmatch(r"https?://[^/\s?#@,*]+", origin):
-                raise ValueError
-            url = httpx.URL(origin)
-            found.add(f"{url.scheme}://{url.netloc.decode()}")
-    if not found:
+    parts = [part.strip().rstrip("/") for part in normalize("NFKC", text).lower().split(",") if part.strip()]
+    if not parts or not all(re.fullmatch(r"https?://[^/\s?#@*]+", part) for part in parts):
         raise ValueError
-    return frozenset(found)
+    return frozenset(f"{url.scheme}://{url.netloc.decode()}" for url in map(httpx.URL, parts))
 
 
 def _split(text: str, schemes: str) -> tuple[str, str, str, str, str]:
@@ -46,11 +40,12 @@ def _server(text: str, default_port: str) -> tuple[str, str]:
 
 
 def http_url(text: str) -> str:
-    """A base URL without its last slash."""
+    """A base URL. A slash at its end is kept, as it counts where the path is the whole of it."""
     scheme, login, server, path, query = _split(text, "https?")
+    unquote(login).encode("latin-1")  # all that aiohttp can send
     if query or _server(server, "80")[0].startswith("/"):
         raise ValueError
-    return f"{scheme}://{login}{server}{path.rstrip('/')}"
+    return f"{scheme}://{login}{server}{path}"
 
 
 def database_url(text: str, several: str = "any") -> str:

@@ -26,6 +26,7 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from common import VERSION
+from common.errors import REASONS
 
 CONTENT_TYPE = prometheus_client.CONTENT_TYPE_LATEST
 SHARED_FOLDER = os.environ.get("PROMETHEUS_MULTIPROC_DIR")
@@ -44,6 +45,7 @@ prompts = Counter("gateway_prompts", "Prompts by outcome", ["outcome"])
 turn_seconds = Histogram("gateway_turn_seconds", "Parts of a turn", ["part"], buckets=SLOW)
 turns_in_hand = _gauge("gateway_turns_in_hand", "Turns and logins being worked on")
 oldest_turn = _gauge("gateway_oldest_turn_seconds", "Age of the oldest turn in hand", largest=True)
+tasks = _gauge("gateway_tasks", "Tasks that work in the background")
 turns_taken_over = Counter("gateway_turns_taken_over", "Turns that another instance had left")
 unstored_answers = _gauge("gateway_unstored_answers", "Answers that wait in memory for the database")
 drafts = _gauge("gateway_drafts", "Answers being made by the LLM server")
@@ -59,6 +61,16 @@ batch_rows = Histogram("gateway_batch_rows", "Rows in a shared statement", ["sta
 loop_lag = _gauge("gateway_event_loop_lag_seconds", "How late the event loop wakes what has slept", largest=True)
 listen_age = _gauge("gateway_listen_age_seconds", "Age of the last sign from the LISTEN connection", largest=True)
 build_info = _gauge("gateway_build_info", "Version of the gateway and of Python", "version", "python", largest=True)
+# Known beforehand and there from the start: the rate of what has not happened yet is 0, not nothing
+KNOWN: dict[Counter, str] = {
+    sessions_opened: "new resumed refused_origin refused_draining refused_full refused_database",
+    prompts: " ".join(["refused_invalid_message", *REASONS.values()]),
+    pushes: "local remote",
+    upstream_calls: "llm,ok llm,stopped llm,status llm,format llm,timeout llm,unreachable mcp,ok mcp,failed",
+}
+for counter, known in KNOWN.items():
+    for labels in known.split():
+        counter.labels(*labels.split(","))
 prometheus_client.disable_created_metrics()  # type: ignore[no-untyped-call]  # a second line for each counter, of no use here
 REGISTRY.unregister(prometheus_client.PLATFORM_COLLECTOR)  # build_info has it
 build_info.labels(VERSION, platform.python_version()).set(1)

@@ -12,6 +12,8 @@ from common.logs import log
 class TaskOwner:
     """Owns the tasks it starts. asyncio keeps only weak references to tasks, and tells nobody when one fails."""
 
+    running = 0  # tasks of all owners
+
     def __init__(self, name: str) -> None:
         self._name = name
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -22,6 +24,7 @@ class TaskOwner:
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
+        TaskOwner.running += 1
         task.add_done_callback(self._on_done)
 
     def repeat(self, seconds: float, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
@@ -44,6 +47,7 @@ class TaskOwner:
 
     def _on_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        TaskOwner.running -= 1
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("task failed", exc_info=error, owner=self._name)
 

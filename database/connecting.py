@@ -28,15 +28,19 @@ KEPT_ALIVE = {
     "tcp_keepalives_interval": str(PROBE_SECONDS),
     "tcp_keepalives_count": str(PROBES),
 }
-# For a transaction, where a pooler keeps connections from having settings of their own
+# For a transaction, where a pooler keeps connections from having settings of their own, and the defaults are harmful
 NO_TIME_LIMITS = "".join(f"SET LOCAL {name} = 0;" for name in RELIED_ON if name.endswith("_timeout"))
+_ARE_DEFAULTS_HARMFUL = """
+SELECT current_setting('default_transaction_isolation') <> 'read committed' OR EXISTS (
+    SELECT FROM pg_settings WHERE name IN ('statement_timeout', 'lock_timeout') AND setting::int BETWEEN 1 AND 9999)
+"""
 # A server that does not answer, not even with a refusal, must not keep the next one from being asked.
 NEXT_SERVER_SECONDS = 0.25
 _poolers: set[str] = set()
 
 
 class Connection(asyncpg.Connection):
-    """`needs_transaction` where what the statements rely on is not the connection's."""
+    """`needs_transaction` for each statement, where what it relies on is not the connection's."""
 
     needs_transaction = False
 
@@ -74,8 +78,7 @@ async def _connect(dsn: str, *, host: str | None = None, port: str | None = None
             _poolers.add(dsn)
     connection = connection or await asyncpg.connect(dsn, **options)
     try:
-        names = ", ".join(f"current_setting('{name}')" for name in RELIED_ON)
-        connection.needs_transaction = [*await connection.fetchrow(f"SELECT {names}")] != [*RELIED_ON.values()]
+        connection.needs_transaction = await connection.fetchval(_ARE_DEFAULTS_HARMFUL)
     except BaseException:
         connection.terminate()
         raise

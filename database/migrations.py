@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 
 from common.logs import log
-from database.failures import FAILED, PASSING, Unusable, describe
+from database.failures import FAILED, Unusable, describe, may_pass
 from database.pool import Database
 from database.statements import SQL, Statements
 
@@ -43,10 +43,7 @@ async def migrate(chatdb: Database, patience: float = 0.0) -> None:
             is_busy = isinstance(error, _Busy)
             why = "another instance brings its schema up to date" if is_busy else describe(error)
             now = time.monotonic()
-            may_pass = is_busy or (
-                isinstance(error, PASSING) and not isinstance(error, asyncpg.ClientConfigurationError)
-            )
-            if not may_pass or now - started > (MIGRATION_TIMEOUT if is_busy else patience):
+            if not (is_busy or may_pass(error)) or now - started > (MIGRATION_TIMEOUT if is_busy else patience):
                 raise CannotStart(f"ChatDB cannot be used: {why}") from error
         if now - said_at >= SAY_SECONDS:
             log.warning("ChatDB cannot be used yet", error=why)
@@ -77,7 +74,7 @@ async def _apply(connection: Any, statements: Statements) -> None:
     await require_rights(connection, statements, is_outstanding=True)
     if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", MIGRATION_LOCK):
         raise _Busy
-    await connection.execute("SELECT set_config('search_path', $1, true)", statements.schema)
+    await connection.execute(f"SET LOCAL search_path = {statements.schema}; SET LOCAL standard_conforming_strings = on")
     await connection.execute(_NO_TRANSACTION_TIMEOUT)
     await connection.execute(
         'CREATE TABLE IF NOT EXISTS "SchemaMigration" '

@@ -14,7 +14,7 @@ from common.addresses import servers
 from common.errors import DatabaseError, RowRefused
 from common.logs import log
 from database.connecting import NO_TIME_LIMITS, connect
-from database.failures import FAILED, LOST, PASSING, ROW_REFUSED, Repeated, describe
+from database.failures import FAILED, ROW_REFUSED, Repeated, describe, is_lost, may_pass
 from database.statements import Statements
 from database.suspects import SUSPICIOUS_SECONDS, Suspects
 
@@ -83,9 +83,10 @@ class Database:
                 raise
             except ROW_REFUSED:
                 raise
-            except PASSING as error:
+            except FAILED as error:
                 tries += 1
-                if tries >= (TRIES_AFTER_ROLLBACK if isinstance(error, asyncpg.TransactionRollbackError) else TRIES):
+                enough = TRIES_AFTER_ROLLBACK if isinstance(error, asyncpg.TransactionRollbackError) else TRIES
+                if tries >= enough or not may_pass(error):
                     raise
                 self._said.log(log.info, "statement is run again", name, error)
                 await self._leave_lost_server(error)
@@ -97,7 +98,7 @@ class Database:
             if now - self._was_read_only_at < self._read_only_seconds:
                 return
             self._was_read_only_at = now
-        if isinstance(error, LOST):
+        if is_lost(error):
             await self._pool.expire_connections()
 
     async def fetchrow(self, name: str, *args: object) -> asyncpg.Record | None:

@@ -2,7 +2,8 @@
 
     make run        or, once that has installed everything:  .venv/bin/python -m demo
 
-Ctrl-C or SIGTERM ends all of it. PORT (8001), LLM_PORT (8000) and MCP_PORT (8011) are environment variables.
+Ctrl-C or SIGTERM ends all of it. PORT (8001), LLM_PORT (8000) and MCP_PORT (8011) are environment variables, and so is
+MCP: with `native` the MCP server is one made with the official SDK, and spoken to as the Model Context Protocol has it.
 """
 
 import asyncio
@@ -26,6 +27,7 @@ from demo.processes import apart, dismiss_guardian, guard, unguard
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".demo"  # PostgreSQL's data, kept between runs
+NATIVE_PYTHON = ROOT / ".venv-mcp2" / "bin" / "python"  # which has the SDK
 READY_SECONDS = 30  # for a server to answer after it was started
 END_SECONDS = 10  # for a process to end after it was told to; then it is killed
 
@@ -59,6 +61,8 @@ class Child:
 def main() -> int:
     try:
         ports = read_ports()
+        if is_native() and not NATIVE_PYTHON.exists():
+            raise CannotRun("The MCP SDK is not installed. This installs it: make run MCP=native")
         with only_run():
             for name, port in ports.items():
                 check_free(name, port)
@@ -162,7 +166,10 @@ async def start_everything(children: list[Child], place: Place, ports: Mapping[s
 
     env = environment(place, ports)
     await start_child(children, "llm", stand_in("demo.llm_server:app", ports["LLM_PORT"]), env)
-    await start_child(children, "mcp", stand_in("demo.mcp_server:app", ports["MCP_PORT"]), env)
+    mcp = stand_in("demo.mcp_server:app", ports["MCP_PORT"])
+    if is_native():
+        mcp = stand_in("demo.mcp_native:app", ports["MCP_PORT"], NATIVE_PYTHON)
+    await start_child(children, "mcp", mcp, env)
     await start_child(children, "gateway", [sys.executable, "gateway.py"], env)
     await wait_until_answers("llm", ports["LLM_PORT"], "/health")
     await wait_until_answers("mcp", ports["MCP_PORT"], "/health")
@@ -181,7 +188,8 @@ def environment(place: Place, ports: Mapping[str, int]) -> dict[str, str]:
         "ENVIRONMENT": "development",
         "FRONTEND_HOST": "http://127.0.0.1:4173,http://localhost:4173",
         "LLMSERVER_URL": f"http://127.0.0.1:{ports['LLM_PORT']}",
-        "MCP_SERVER_URL": f"http://127.0.0.1:{ports['MCP_PORT']}",
+        "MCP_SERVER_URL": f"http://127.0.0.1:{ports['MCP_PORT']}" + ("/mcp" if is_native() else ""),
+        "MCP_PROTOCOL": "mcp" if is_native() else "rest",
         "GATEWAY_URL": f"http://127.0.0.1:{ports['PORT']}",
         "DATABASE_URL": databases.url(place, "chatdb"),
         "FAQ_DATABASE_URL": databases.url(place, "card_qna_db"),
@@ -190,9 +198,13 @@ def environment(place: Place, ports: Mapping[str, int]) -> dict[str, str]:
     }
 
 
-def stand_in(app: str, port: int) -> list[str]:
+def is_native() -> bool:
+    return os.environ.get("MCP") == "native"
+
+
+def stand_in(app: str, port: int, python: Path = Path(sys.executable)) -> list[str]:
     options = ["--host", "127.0.0.1", "--port", str(port), "--log-level", "warning", "--no-access-log"]
-    return [sys.executable, "-m", "uvicorn", app, *options, "--timeout-graceful-shutdown", "1"]
+    return [str(python), "-m", "uvicorn", app, *options, "--timeout-graceful-shutdown", "1"]
 
 
 async def start_child(

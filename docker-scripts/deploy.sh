@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Deploys a pushed image to one host after the other, and stops at the first that does not come up.
+# Deploys a pushed image to one host after the other, and stops at the first that does not come up. What ran before is
+# kept on each host: rollback.sh goes back to it.
 #
 #   docker-scripts/deploy.sh VERSION        VERSION: a tag, or the digest that push.sh printed
 #
@@ -42,24 +43,33 @@ case ${1:-} in
 esac
 [[ $1 =~ ^sha256:[0-9a-f]{64}$ ]] || check_version "$1"
 check_image
-[[ ${DEPLOY_HOSTS:-} == *[![:space:]]* ]] || misused "DEPLOY_HOSTS is empty; it names the hosts, separated by spaces."
-for host in $DEPLOY_HOSTS; do
-    [[ $host =~ ^[A-Za-z0-9_][A-Za-z0-9_.-]*(@[A-Za-z0-9_.-]+)?(:[0-9]+)?$ ]] ||
-        misused "DEPLOY_HOSTS must be like 'deploy@host-1 deploy@host-2', not '$host'."
-done
+check_credentials
+check_hosts
 
 umask 077
 WORK=$(mktemp -d)
-trap 'rm -rf "$WORK"' EXIT
+trap 'leave_hosts; rm -rf "$WORK"' EXIT
+trap 'exit 143' TERM HUP
+trap 'exit 130' INT
 write_env_file "$WORK/env"
 check_env_file "$WORK/env"
 registry_login
 
-for host in $DEPLOY_HOSTS; do
-    printf 'Deploying to %s ...\n' "$host"
-    if [[ -n ${BALANCER:-} ]]; then "$BALANCER" remove "$host"; fi
-    DOCKER_HOST="ssh://$host" ENV_FILE="$WORK/env" "$ROOT/docker-scripts/run.sh" deploy "$1" ||
-        fail "$host did not come up; the hosts after it were left as they are."
-    if [[ -n ${BALANCER:-} ]]; then "$BALANCER" add "$host"; fi
+# Before anything is changed every host has answered, has the image, and is deployed to by nobody else.
+reference=$(reference_to "$1")
+for HOST in $DEPLOY_HOSTS; do
+    export DOCKER_HOST="ssh://$HOST"
+    check_docker
+    docker image inspect "$reference" >/dev/null 2>&1 || docker pull "$reference" ||
+        fail "$HOST cannot pull $reference; nothing was changed."
+    LOCKED="${LOCKED:-} $HOST"
+    take_lock "$reference"
 done
+unset DOCKER_HOST
+
+export ENV_FILE="$WORK/env"
+if ! one_after_the_other deploy "$1"; then
+    [[ -z $DONE ]] || printf 'To go back where it is deployed:\n  DEPLOY_HOSTS="%s" docker-scripts/rollback.sh\n' "$DONE" >&2
+    fail "$HOST did not come up; it runs what it ran before, like the hosts after it."
+fi
 printf 'Deployed to every host.\n'

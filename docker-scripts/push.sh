@@ -17,6 +17,7 @@ case ${1:-} in
 esac
 check_version "$1"
 check_image
+check_credentials
 check_docker
 
 WORK=$(mktemp -d)

@@ -3,7 +3,9 @@
 #
 #   docker-scripts/run.sh dev               builds the image, runs it over the source in this directory, until Ctrl-C
 #   docker-scripts/run.sh deploy VERSION    puts VERSION (a tag, or a digest sha256:...) in place of what runs, and
-#                                           waits until it is ready; if it is not, what ran before is started again
+#                                           waits until it is ready; however else this ends, what ran before is
+#                                           started again
+#   docker-scripts/run.sh rollback          puts what ran before the last deploy, which is kept, in place of what runs
 #
 # Settings are in .env, which may lie elsewhere. Environment:
 #
@@ -19,7 +21,6 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
 ENV_FILE=${ENV_FILE:-$ROOT/.env}
-CONTAINER=${CONTAINER:-card-chat-gateway}
 PUBLISH=${PUBLISH:-8001}
 MEMORY=${MEMORY:-1g}
 READY_SECONDS=${READY_SECONDS:-90}
@@ -40,23 +41,70 @@ deploy() {
     stop=$(stop_seconds "$ENV_FILE")
     docker image inspect "$reference" >/dev/null 2>&1 || docker pull "$reference" ||
         fail "The image $reference is neither here nor in its registry; nothing was changed."
-
-    if exists "$CONTAINER"; then
-        if exists "$CONTAINER-previous"; then docker rm --force "$CONTAINER-previous" >/dev/null; fi
-        docker stop "$CONTAINER" >/dev/null
-        docker rename "$CONTAINER" "$CONTAINER-previous"
-    fi
+    hold_the_engine "$reference"
+    stand_aside
     if run_detached "$reference" "$stop" && wait_until_ready; then
-        if exists "$CONTAINER-previous"; then docker rm "$CONTAINER-previous" >/dev/null; fi
+        keep_for_a_rollback
+        docker image prune --all --force --filter "label=$LABEL" >/dev/null || true
         printf '%s is ready as %s.\n' "$reference" "$CONTAINER"
         return
     fi
     docker logs --tail 20 "$CONTAINER" >&2 || true
-    docker rm --force "$CONTAINER" >/dev/null || true
-    exists "$CONTAINER-previous" || fail "$reference was not ready within $READY_SECONDS s, and was removed."
+    if ! exists "$CONTAINER-replaced"; then docker rm --force "$CONTAINER" >/dev/null || true; fi
+    fail "$reference did not start, or was not ready within $READY_SECONDS s."
+}
+
+rollback() {
+    exists "$CONTAINER-previous" || fail "There is nothing to go back to: no $CONTAINER-previous."
+    hold_the_engine "$(docker container inspect --format '{{.Image}}' "$CONTAINER-previous")"
+    stand_aside
     docker rename "$CONTAINER-previous" "$CONTAINER"
-    docker start "$CONTAINER" >/dev/null
-    fail "$reference was not ready within $READY_SECONDS s, and was removed; what ran before has been started again."
+    if docker start "$CONTAINER" >/dev/null && wait_until_ready; then
+        keep_for_a_rollback
+        printf '%s is what it was before.\n' "$CONTAINER"
+        return
+    fi
+    docker logs --tail 20 "$CONTAINER" >&2 || true
+    fail "$CONTAINER-previous did not start, or was not ready within $READY_SECONDS s."
+}
+
+# hold_the_engine IMAGE: alone on it; and whatever ends this script from here on, something is left running.
+hold_the_engine() {
+    trap leave EXIT
+    trap 'exit 143' TERM HUP
+    trap 'exit 130' INT
+    take_lock "$1"
+    # Left by a deploy that was killed before it could do this itself.
+    if exists "$CONTAINER-replaced"; then restore; fi
+}
+
+leave() {
+    trap '' INT TERM HUP
+    if exists "$CONTAINER-replaced"; then restore || true; fi
+    release_lock || true
+}
+
+# stand_aside: what runs is stopped, and is called CONTAINER-replaced until what comes in its place is ready.
+stand_aside() {
+    exists "$CONTAINER" || return 0
+    docker rename "$CONTAINER" "$CONTAINER-replaced"
+    docker stop "$CONTAINER-replaced" >/dev/null
+}
+
+# restore: what ran before runs again, and what was to take its place is gone. It may be stopping still: then a start
+# would find it running, so the stop is awaited first.
+restore() {
+    docker rm --force "$CONTAINER" >/dev/null 2>&1 || true
+    docker rename "$CONTAINER-replaced" "$CONTAINER"
+    docker stop "$CONTAINER" >/dev/null
+    docker start "$CONTAINER" >/dev/null || return 1
+    printf 'What ran before as %s has been started again.\n' "$CONTAINER" >&2
+}
+
+keep_for_a_rollback() {
+    exists "$CONTAINER-replaced" || return 0
+    if exists "$CONTAINER-previous"; then docker rm --force "$CONTAINER-previous" >/dev/null; fi
+    docker rename "$CONTAINER-replaced" "$CONTAINER-previous"
 }
 
 exists() {
@@ -89,11 +137,13 @@ case ${1:-} in
         (($# == 2)) || misused "deploy takes one VERSION."
         [[ $2 =~ ^sha256:[0-9a-f]{64}$ ]] || check_version "$2"
         ;;
-    '') misused "Say dev, or deploy VERSION." ;;
-    *) misused "There is no '$1', only dev and deploy VERSION." ;;
+    rollback) (($# == 1)) || misused "rollback takes no further argument." ;;
+    '') misused "Say dev, deploy VERSION, or rollback." ;;
+    *) misused "There is no '$1', only dev, deploy VERSION and rollback." ;;
 esac
 [[ $READY_SECONDS =~ ^[0-9]{1,4}$ ]] || misused "READY_SECONDS must be a whole number of seconds."
+[[ $PUBLISH =~ ^([0-9.]+:|\[[0-9a-f:]+\]:)?[0-9]{1,5}$ ]] || misused "PUBLISH must be a port, or address:port, not '$PUBLISH'."
 check_image
 check_docker
-check_env_file "$ENV_FILE"
+[[ $1 == rollback ]] || check_env_file "$ENV_FILE"
 "$@"

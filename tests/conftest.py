@@ -1,19 +1,22 @@
 """Fixtures that every test may use. Anything with `default` in its name is shared: bring your own ids."""
 
-from collections.abc import Generator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import pytest
 
+from database.migrations import migrate
 from tests.support.backends import LlmStub, McpStub
 from tests.support.card_qna import build_card_qna
 from tests.support.cluster import Cluster
 from tests.support.gateway import Gateway, live_gateways
 from tests.support.postgres import Database, PostgresServer
 from tests.support.processes import dismiss_guardian
+from tests.support.statements import ChatDb, open_pool
 from tests.support.world import GatewayFactory, NewGateway, NewWorld, World, add_personas
 
 LONGEST = (
+    "page/test_browsers.py",
     "page/test_connection.py",
     "page/test_looks.py",
     "security/test_abuse.py",
@@ -138,3 +141,13 @@ def new_gateway() -> Iterator[NewGateway]:
     """
     with GatewayFactory() as factory:
         yield factory.make
+
+
+@pytest.fixture(scope="module")
+async def db(postgres: PostgresServer) -> AsyncIterator[ChatDb]:
+    """A ChatDB of a file, up to date, in which no gateway runs."""
+    made = postgres.database(prefix="statements")
+    database = await open_pool("chatdb", made.url, size=6)
+    await migrate(database)
+    yield ChatDb(database, made.url)
+    await database.close()

@@ -1,6 +1,7 @@
 """A reply in server-sent events: text as it is made, the tools that are used, and last the object of a plain reply."""
 
-from collections.abc import AsyncIterable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import aiohttp
@@ -13,11 +14,14 @@ from upstream.replies import BYTE_ORDER_MARK, ReplyUnusable, read_object
 OTHER_TIMES = 8
 
 
-async def read_stream(pieces: AsyncIterable[bytes], sink: Sink, max_bytes: int) -> dict[str, Any]:
-    """The last object; what follows it is not read. Raises ReplyUnusable, also if the stream breaks off."""
+async def read_stream(read: Callable[[], Awaitable[bytes]], sink: Sink, max_bytes: int) -> dict[str, Any]:
+    """The last object; what follows it is not read. Raises ReplyUnusable, also if the stream breaks off.
+
+    `read` returns what has come, or nothing at the end.
+    """
     events, text_left = Events(max_bytes), max_bytes
     try:
-        async for piece in pieces:
+        while piece := await read():
             for data in events.feed(piece):
                 try:
                     event = orjson.loads(data)
@@ -44,6 +48,22 @@ async def read_stream(pieces: AsyncIterable[bytes], sink: Sink, max_bytes: int) 
     except (aiohttp.ClientError, OSError) as error:
         raise ReplyUnusable("the stream broke off") from error
     raise ReplyUnusable("the stream ended without its last object")
+
+
+async def read_objects(response: aiohttp.ClientResponse, max_bytes: int) -> AsyncGenerator[dict[str, Any]]:
+    """The objects in a reply of JSON or of events; what is none is passed over. Raises ReplyUnusable beyond a limit."""
+    events, body = Events(max_bytes), bytearray()
+    is_stream = response.content_type == "text/event-stream"
+    while piece := await response.content.readany():
+        for data in events.feed(piece) if is_stream else ():
+            with suppress(ReplyUnusable):
+                yield read_object(data)
+            events.count(len(data))
+        body += b"" if is_stream else piece
+        if len(body) > max_bytes:
+            raise ReplyUnusable("the reply is too large")
+    with suppress(ReplyUnusable):
+        yield read_object(bytes(body))
 
 
 class Events:

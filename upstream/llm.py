@@ -23,8 +23,8 @@ class LlmServer(Server):
     failure: str | None = None  # what the last call failed at
 
     def __init__(self, settings: Settings) -> None:
-        url = settings.llmserver_url + "/llm/mcp-router/dispatch"
-        super().__init__(settings, url, "application/json, text/event-stream")
+        url = settings.llmserver_url.rstrip("/") + "/llm/mcp-router/dispatch"
+        super().__init__(settings, url, "application/json, text/event-stream", settings.max_upstream_connections)
 
     async def dispatch(self, message: str, session_id: UUID, request_id: str, call: Call, sink: Sink) -> Answer:
         """Asks, in the name of a request. Raises Stopped, LlmFailed."""

@@ -58,14 +58,14 @@ class Connector(aiohttp.TCPConnector):
 
 
 class Server:
-    """Has connections of its own, for every turn in hand: a slow server takes none from another."""
+    """Has connections of its own: a slow server takes none from another."""
 
-    def __init__(self, settings: Settings, url: str, accept: str) -> None:
+    def __init__(self, settings: Settings, url: str, accept: str, max_connections: int) -> None:
         self._url, parts = url, urlsplit(url)
         self.address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"  # without its secrets
         self._timeout = settings.httpx_timeout
         self._max_reply_bytes = settings.max_reply_bytes
-        connector = Connector(settings.max_upstream_connections)
+        connector = Connector(max_connections)
         connect = min(settings.connect_timeout, 0.9 * settings.httpx_timeout)  # so that it is known what took too long
         self._session = aiohttp.ClientSession(
             connector=connector,
@@ -102,15 +102,15 @@ class Server:
                 raise httpx.NetworkError(str(error)) from error
 
     async def _read(self, response: aiohttp.ClientResponse, sink: Sink | None) -> dict[str, Any]:
-        status, pieces = response.status, response.content.iter_any()
+        status, read = response.status, response.content.readany
         if not 200 <= status < 300:
             request = httpx.Request("POST", self._url)
             raise httpx.HTTPStatusError(f"HTTP {status}", request=request, response=httpx.Response(status))
         media_type = response.headers.get("content-type", "").partition(";")[0]
         if sink is not None and media_type.strip().lower() == "text/event-stream":
-            return await read_stream(pieces, sink, self._max_reply_bytes)
+            return await read_stream(read, sink, self._max_reply_bytes)
         body = bytearray()
-        async for piece in pieces:
+        while piece := await read():
             body += piece
             if len(body) > self._max_reply_bytes:
                 raise ReplyUnusable("the reply is too large")

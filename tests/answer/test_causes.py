@@ -56,7 +56,7 @@ async def cause(url: str, seconds: float = 10.0) -> str:
     """What is said of a call to this address."""
     values = {name.lower(): value for name, value in UNUSED_SETTINGS.items()}
     settings = Settings(**values | {"frontend_host": frozenset()})  # type: ignore[arg-type]
-    server = Server(replace(settings, httpx_timeout=seconds), url, "application/json")
+    server = Server(replace(settings, httpx_timeout=seconds), url, "application/json", 10)
     try:
         with pytest.raises(FORESEEN) as failure:
             await server.ask({}, "an-id", Call())

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.pgbouncer import PROGRAM, PgBouncer
+from tests.faults.pgbouncer import need_pgbouncer
 from tests.support.card_qna import build_card_qna
 from tests.support.chat import visit
 from tests.support.gateway import Gateway
@@ -42,9 +42,7 @@ def world(
     if request.param == "direct":
         yield own, {}
         return
-    if PROGRAM is None:
-        pytest.skip("pgbouncer is not installed")
-    with PgBouncer(either) as pooler:
+    with need_pgbouncer(either) as pooler:
         yield (
             own,
             {

@@ -27,6 +27,16 @@ SETTINGS = {
     "FAQ_DATABASE_URL": "postgresql://gateway:s3cret-of-qna@db.example.com/card_qna_db",
 }
 
+DEPLOYMENT = SETTINGS | {
+    "DEPLOY_HOSTS": "deploy@host-1 deploy@host-2 deploy@host-3",
+    "HTTPX_TIMEOUT": "300",
+    "ENVIRONMENT": "production",
+    "IMAGE": "registry.example.com/team/card-chat-gateway",
+    "REGISTRY_USR": "jenkins",
+    "REGISTRY_PSW": "s3cret-of-registry",
+    "READY_SECONDS": "0",
+}
+
 
 class Result(NamedTuple):
     status: int
@@ -86,6 +96,7 @@ class Shell:
             text=True,
             timeout=50,
             check=False,
+            start_new_session=True,
         )
         return Result(done.returncode, done.stdout, done.stderr)
 
@@ -97,14 +108,18 @@ class Shell:
         return [call for call in calls if call.arguments[: len(first)] == list(first)]
 
     def containers(self, host: str = "") -> dict[str, str]:
-        """Name and image of each container on a host."""
+        """Name and image of each container on a host; those that do not run have an image with brackets."""
         file = self._state / f"containers-{host.replace('/', '_')}.json"
-        found: dict[str, str] = json.loads(file.read_text()) if file.exists() else {}
-        return found
+        found = json.loads(file.read_text()) if file.exists() else {}
+        return {name: one["image"] if one["runs"] else f"({one['image']})" for name, one in found.items()}
 
-    def start_with(self, containers: Mapping[str, str], host: str = "") -> None:
-        """These containers are on the host already."""
-        (self._state / f"containers-{host.replace('/', '_')}.json").write_text(json.dumps(dict(containers)))
+    def start_with(self, containers: Mapping[str, str], host: str = "", *, owner: str = "") -> None:
+        """These containers are on the host already, as `containers` shows them; a lock is this owner's."""
+        found = {
+            name: {"image": image.strip("()"), "runs": image[0] != "(", "owner": owner}
+            for name, image in containers.items()
+        }
+        (self._state / f"containers-{host.replace('/', '_')}.json").write_text(json.dumps(found))
 
 
 def option(arguments: Sequence[str], name: str) -> list[str]:

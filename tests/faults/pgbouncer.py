@@ -6,6 +6,8 @@ import signal
 import socket
 from typing import Self
 
+import pytest
+
 from demo.processes import user_for_servers
 from tests.support.postgres import Database, PostgresServer
 from tests.support.processes import Process, free_port, temporary_directory
@@ -26,6 +28,14 @@ pool_mode = transaction
 default_pool_size = {pool}
 max_client_conn = 200
 """
+
+
+def need_pgbouncer(server: PostgresServer) -> "PgBouncer":
+    """One in front of a server. Skips the test where it is not installed; CI has it."""
+    if PROGRAM is None:
+        where = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
+        where("pgbouncer is not installed (Debian and Ubuntu: apt install pgbouncer)")
+    return PgBouncer(server)
 
 
 class PgBouncer:

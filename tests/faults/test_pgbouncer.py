@@ -1,12 +1,11 @@
 """Behind PgBouncer in transaction mode, with LISTEN on a direct address and without prepared statements."""
 
 import asyncio
-import os
 from collections.abc import Iterator
 
 import pytest
 
-from tests.faults.pgbouncer import POOL, PROGRAM, PgBouncer
+from tests.faults.pgbouncer import POOL, PgBouncer, need_pgbouncer
 from tests.faults.visitors import Crowd
 from tests.support.backends import CallBack, Held, answer, recommendation
 from tests.support.card_qna import build_card_qna
@@ -36,10 +35,7 @@ ANSWERS = 160
 
 @pytest.fixture(scope="module")
 def pooler(server: PostgresServer) -> Iterator[PgBouncer]:
-    if PROGRAM is None:
-        where = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        where("pgbouncer is not installed (Debian and Ubuntu: apt install pgbouncer)")
-    with PgBouncer(server) as pooler:
+    with need_pgbouncer(server) as pooler:
         yield pooler
 
 

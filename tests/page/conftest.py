@@ -1,7 +1,8 @@
 """A headless Chromium, and the chat page in it as a visitor sees it.
 
 Without a browser these tests are skipped, unless CI=true, where that is a failure. CHROMIUM names the program if it
-is none of the usual ones. Screenshots are written to .pytest_cache/d/screenshots.
+is none of the usual ones. Screenshots are written to .pytest_cache/d/screenshots. For Firefox and WebKit there is
+test_browsers.py.
 """
 
 from __future__ import annotations
@@ -39,8 +40,9 @@ ARGUMENTS = [
     "--disable-sync",
     "--no-first-run",
     "--renderer-process-limit=1",
-    # The address bar's pop-ups, pages of their own in every window, cost more than the page under test.
-    "--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup",
+    # The address bar's pop-ups, pages of their own in every window, cost more than the page under test. A page that a
+    # test makes up has no address, and would need the visitor's leave to call a gateway on this machine.
+    "--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup,LocalNetworkAccessChecks,LocalNetworkAccessChecksWebSockets",
 ]
 PERSONAS = ("김하늘", "이바다", "박별")
 WAIT_MS = 1000 * PATIENCE_SECONDS
@@ -203,3 +205,13 @@ def open_chat(open_tab: Callable[..., Page], gateway: Gateway) -> Iterator[OpenC
 def chat(open_chat: OpenChat) -> ChatPage:
     """The chat page on a desktop, connected, with a conversation that has not begun."""
     return open_chat()
+
+
+@pytest.fixture
+def docs(open_tab: Callable[..., Page], gateway: Gateway) -> Iterator[ChatPage]:
+    """The documentation page; its problems fail the test."""
+    docs = ChatPage(open_tab(color_scheme="light"), gateway)
+    docs.page.goto(f"{gateway.base_url}/docs")
+    expect(docs.page.get_by_role("button", name="Connect", exact=True)).to_be_visible()
+    yield docs
+    assert docs.problems == []

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.faults.pgbouncer import need_pgbouncer
 from tests.support.gateway import Gateway, environment
 from tests.support.old_chatdb import build_old_chatdb
 from tests.support.postgres import Database, PostgresServer
@@ -233,6 +234,17 @@ def test_a_database_that_is_away_is_one_sentence_without_the_password() -> None:
     assert process.wait(PATIENCE_SECONDS) != 0
     assert "Traceback" not in process.output()
     assert "s3cr3t" not in process.output()
+
+
+def test_behind_a_pooler_it_heeds_prepared_statements(world: World, postgres: PostgresServer, file: Path) -> None:
+    """The second run meets what the first one has prepared on the pooler's connections, if it had."""
+    write(file, THREE)
+    with need_pgbouncer(postgres) as pooler:
+        settings = {"DATABASE_URL": pooler.url(world.chatdb), "PREPARED_STATEMENTS": "false"}
+        for said in ("3 added", "3 unchanged"):
+            process = Process([sys.executable, "seed_personas.py", str(file)], environment=environment(settings))
+            assert process.wait(PATIENCE_SECONDS) == 0, process.output()
+            assert said in process.output()
 
 
 @pytest.mark.parametrize("before", ["empty", "old"])

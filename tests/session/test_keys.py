@@ -258,7 +258,7 @@ async def test_only_who_has_the_key_takes_the_socket_over(three: Cluster) -> Non
 
 
 async def test_a_session_of_the_version_before_gets_a_new_one_once(three: Cluster) -> None:
-    """Whatever is shown for it; the one it gets has a key and is gone on with."""
+    """Whatever is shown for it; the one it gets has a key and is resumed."""
     async with visit(three[0]) as visitor:
         await visitor.ask(unique("옛날"))
     forget_key(three.world, visitor.session_id)

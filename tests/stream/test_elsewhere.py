@@ -1,4 +1,4 @@
-"""A session that is gone on with sees its answer from the start, and grow, wherever it is made."""
+"""A resumed session sees its answer from the start, and grow, wherever it is made."""
 
 import asyncio
 import time

@@ -115,7 +115,7 @@ class Reader:
 
 @asynccontextmanager
 async def watching(gateway: Gateway, session_id: str | None = None, since: str = "") -> AsyncIterator[Reader]:
-    """A socket that has opted in, of a new session or of one that is gone on with."""
+    """A socket that has opted in, of a new session or of one that is resumed."""
     more = ({"session_id": session_id} if session_id else {}) | ({"since": since} if since else {})
     options = {"subprotocols": protocols(key_of(session_id))} if session_id else {}
     async with visit(gateway, query=urlencode({"stream": "true"} | more), **options) as visitor:

@@ -1,0 +1,1 @@
+"""A day of visitors in an hour, faults included, and whether anything is lost or left behind."""
