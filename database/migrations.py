@@ -5,6 +5,8 @@ import math
 import time
 from typing import Any
 
+import asyncpg
+
 from common.logs import log
 from database.failures import FAILED, Unusable, describe, may_pass
 from database.pool import Database
@@ -78,8 +80,17 @@ async def _apply(connection: Any, statements: Statements) -> None:
         'CREATE TABLE IF NOT EXISTS "SchemaMigration" '
         "(name text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
     )
-    for name in await list_outstanding(connection, statements):
-        log.info("migration", name=name)
-        script = (SQL / "chatdb" / "migrations" / f"{name}.sql").read_text("utf-8")
-        await connection.execute(script, timeout=MIGRATION_TIMEOUT)
-        await connection.execute('INSERT INTO "SchemaMigration" (name) VALUES ($1)', name)
+    connection.add_log_listener(_log_progress)
+    try:
+        for name in await list_outstanding(connection, statements):
+            log.info("migration", name=name)
+            script = (SQL / "chatdb" / "migrations" / f"{name}.sql").read_text("utf-8")
+            await connection.execute(script, timeout=MIGRATION_TIMEOUT)
+            await connection.execute('INSERT INTO "SchemaMigration" (name) VALUES ($1)', name)
+    finally:
+        connection.remove_log_listener(_log_progress)
+
+
+def _log_progress(connection: Any, message: asyncpg.PostgresLogMessage) -> None:
+    if message.severity_en == "INFO":
+        log.info("migration goes on", step=message.message)

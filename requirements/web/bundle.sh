@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Makes web/vendor/ of what package-lock.json pins, which npm checks by its hashes: one file, the licences, a checksum.
-# `bundle.sh --check DIRECTORY` makes it there instead, to be compared. New versions: npm install NAME@VERSION here.
+# Makes web/vendor/ of what package-lock.json pins, whose hashes npm checks: one file, the licences, the checksums.
+# A new version: `npm install --package-lock-only NAME@VERSION` here, then this.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
-out=${2:-../../web/vendor}
+out=../../web/vendor
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -14,7 +14,6 @@ versions=()
 for name in markdown-it markdown-it-cjk-friendly; do
     versions+=("$name $(node -p "require('$work/node_modules/$name/package.json').version")")
 done
-mkdir -p "$out"
 "$work/node_modules/.bin/esbuild" "$work/markdown.js" --bundle --minify --format=esm --target=es2022 --charset=utf8 \
     --legal-comments=none --log-level=warning --outfile="$out/markdown-it.js" \
     --banner:js="// ${versions[0]}, ${versions[1]}; MIT and BSD, see LICENSES.txt. Made by make vendor."

@@ -251,7 +251,12 @@ def test_the_pauses_between_attempts_grow(open_chat: OpenChat, mortal_gateway: G
     chat.is_cut_off = True
     chat.page.evaluate("Math.random = () => 0")  # which shortens each pause to half
     attempts: list[float] = []
-    chat.page.on("request", lambda request: "/api/health" in request.url and attempts.append(time.monotonic()))
+
+    def note(request: Request) -> None:
+        if "/api/health" in request.url:
+            attempts.append(time.monotonic())
+
+    chat.page.on("request", note)
     sockets = len(chat.sockets)
     mortal_gateway.kill()
     chat.says("waiting")
