@@ -14,6 +14,7 @@ from chat.qna import LIST_MAX_AGE
 from common import metrics
 from common.errors import DatabaseError
 from common.logs import JsonFormatter, log
+from common.memory import Memory
 from common.tasks import TaskOwner
 from database.migrations import MIGRATIONS, migrate
 from database.notices import INSTANCE_LOCK, SESSIONS, WORDS, Listener
@@ -45,6 +46,7 @@ class Instance:
         self._listener = Listener(settings.listen_database_url or settings.database_url, id, settings.db_timeout)
         self._heartbeat = Heartbeat(id, chatdb)
         self._measured_at = time.monotonic()
+        self._memory = Memory()
 
     @classmethod
     @asynccontextmanager
@@ -113,6 +115,7 @@ class Instance:
         self._measured_at = now
         for name, database in (("chatdb", self.chatdb), ("card_qna_db", self._card_qna_db)):
             metrics.db_connections.labels(name).set(database.connections_in_use)
+        self._memory.tidy(len(self.chat.sessions))
         metrics.listen_age.set(now - self._listener.heard_at)
         self.chat.measure()
 
