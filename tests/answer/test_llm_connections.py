@@ -172,9 +172,7 @@ async def test_a_reply_counts_with_any_status_of_success(
     assert await new_asker(llm.url).ask(text) == (message or f"LLM 서버 오류 (HTTP {status})")
 
 
-@pytest.mark.parametrize(
-    "media_type", ["text/event-stream", "Text/Event-Stream;charset=utf-8", "text/event-stream ;x"]
-)
+@pytest.mark.parametrize("media_type", ["text/event-stream", "Text/Event-Stream;charset=utf-8", "text/event-stream ;x"])
 async def test_a_stream_is_known_by_its_media_type_however_it_is_written(
     new_asker: NewAsker, llm: LlmStub, media_type: str
 ) -> None:
