@@ -306,7 +306,6 @@ def test_a_connection_that_is_dead_and_does_not_say_so(frail: tuple[ChatPage, Tc
     chat.page.clock.run_for(20_000)
     chat.says("waiting")
     proxy.mend()
-    chat.page.get_by_role("button", name="지금 연결").click()
     chat.connected()
     chat.expect_answer(f"re: {question}")
     expect(chat.answers).to_have_count(2)
