@@ -11,6 +11,7 @@ from common.errors import DatabaseError
 from database.pool import Database
 from tests.support import postgres as server
 from tests.support.card_qna import FAQS, TERMS, Faq, build_card_qna
+from tests.support.statements import open_pool
 from tests.support.waiting import become
 
 pytestmark = pytest.mark.anyio
@@ -53,8 +54,7 @@ def template(postgres: server.PostgresServer) -> server.Database:
 @pytest.fixture
 async def world(postgres: server.PostgresServer, template: server.Database) -> AsyncIterator[World]:
     built = postgres.database(template, prefix="catalogue")
-    database = Database("card_qna_db", built.url, size=2, timeout=20.0)
-    await database.open()
+    database = await open_pool("card_qna_db", built.url)
     yield World(built, database)
     await database.close()
 

@@ -76,7 +76,7 @@ async def test_a_turn_in_ones_own_name_is_claimed_as_the_next_attempt_and_stays_
 async def test_a_prompt_whose_turn_is_gone_is_opened_anew(db: ChatDb) -> None:
     session_id = await db.session()
     id = await db.prompt(session_id, instance_id=1)
-    await db.run("close_turn", id)
+    await db.sql('DELETE FROM "Turn" WHERE prompt_id = $1', id)
     row = await claim(db, id, session_id, 4)
     assert (row["attempt"], row["is_stopped"]) == (1, False)
     turn = (await db.turns(session_id))[id]
@@ -96,13 +96,6 @@ async def test_neither_a_prompt_of_another_session_nor_an_answer_is_claimed(db: 
 
 
 # Turns in hand
-
-
-async def test_a_turn_is_closed_alone(db: ChatDb) -> None:
-    session_id = await db.session()
-    ids = [await db.prompt(session_id) for _ in range(2)]
-    await db.run("close_turn", ids[0])
-    assert list(await db.turns(session_id)) == ids[1:]
 
 
 async def test_open_turns_of_a_session_are_those_that_others_have(db: ChatDb) -> None:

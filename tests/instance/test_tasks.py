@@ -87,17 +87,19 @@ async def test_a_task_that_fails_is_logged_with_its_owner(caplog: pytest.LogCapt
 
 
 async def test_waiting_includes_work_that_is_started_meanwhile_and_tasks_that_are_busy() -> None:
-    owner, done = TaskOwner("owner"), list[str]()
+    owner, done, all_worked = TaskOwner("owner"), list[str](), asyncio.Event()
 
     async def work(depth: int) -> None:
         await asyncio.sleep(0.001)
         if depth:
             owner.start(work(depth - 1))
+        else:
+            all_worked.set()
         done.append(str(depth))
 
     async def request() -> None:
         with owner.busy():
-            await asyncio.sleep(0.05)
+            await all_worked.wait()
             done.append("busy")
 
     asking = asyncio.create_task(request())

@@ -8,11 +8,20 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from common.addresses import database_url
 from common.ids import new_uuid
 from database.pool import Database
 from database.shared import BatchedStatement
 
 Row = dict[str, Any]
+
+
+async def open_pool(folder: str, url: str, size: int = 4, timeout: float = 20.0, *, prepared: bool = True) -> Database:
+    """A pool as an instance has it, to be closed by the caller."""
+    pool = Database(folder, database_url(url), size, timeout, prepared)
+    await pool.open()
+    return pool
+
 
 # What each row of a shared statement has where a test does not say; the columns that tests are about are theirs.
 DEFAULTS: dict[str, Row] = {
