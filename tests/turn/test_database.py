@@ -250,10 +250,7 @@ async def test_an_answer_that_nobody_saw_is_sent_to_who_comes_back_before_it_is_
         await llm.called(query=message)
     with locked(chatdb, "ChatbotResponse"):
         held.release()
-        await become(
-            lambda: scrape(cluster[0]).value("gateway_unstored_answers") > 0,
-            what="it could not be stored",
-        )
+        await become(lambda: scrape(cluster[0]).value("gateway_unstored_answers") > 0, what="it could not be stored")
         async with resume(cluster[0], visitor.session_id) as again:
             await again.nothing_pending()
             # What waits for the lock, also in the name of attempts that were given up, must not store it after all.
