@@ -50,6 +50,10 @@ requirements: .venv/.dev-installed ## pin what the *.in files name
 	$(COMPILE) requirements/mcp1.in -o requirements/mcp1.txt
 	$(COMPILE) requirements/mcp2.in -o requirements/mcp2.txt
 
+.PHONY: vendor
+vendor: ## renew web/vendor/, what the chat page takes from npm, of the versions in requirements/web: needs node
+	@requirements/web/bundle.sh
+
 .venv/.%-installed: requirements/%.txt | .venv/bin/pip
 	@echo "Installing $< into .venv ..."
 	@.venv/bin/python $(INSTALL) $<

@@ -6,15 +6,15 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
 from uuid import uuid4
 
 import uvicorn
-from starlette.applications import Starlette
-from starlette.types import Message, Receive, Scope, Send
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
@@ -144,9 +144,9 @@ class Edge:
     keep a reply on the path of a history, whatever it says.
     """
 
-    def __init__(self, app: Starlette) -> None:
+    def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
         self._app = app
-        for route in app.routes:
+        for route in routes:
             # Starlette's `$` lets a path have a line feed at its end, which a proxy's rules need not match.
             route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + r"\Z")  # type: ignore[attr-defined]
 

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from database import pool
 from database.migrations import migrate
 from tests.support.backends import LlmStub, McpStub
 from tests.support.card_qna import build_card_qna
@@ -13,7 +12,7 @@ from tests.support.cluster import Cluster
 from tests.support.gateway import Gateway, live_gateways
 from tests.support.postgres import Database, PostgresServer
 from tests.support.processes import dismiss_guardian
-from tests.support.statements import ChatDb
+from tests.support.statements import ChatDb, open_pool
 from tests.support.world import GatewayFactory, NewGateway, NewWorld, World, add_personas
 
 LONGEST = (
@@ -148,9 +147,7 @@ def new_gateway() -> Iterator[NewGateway]:
 async def db(postgres: PostgresServer) -> AsyncIterator[ChatDb]:
     """A ChatDB of a file, up to date, in which no gateway runs."""
     made = postgres.database(prefix="statements")
-    postgres.admin.execute(f"ALTER DATABASE {made.name} SET deadlock_timeout = '20ms'")
-    database = pool.Database("chatdb", made.url, size=6, timeout=20.0)
-    await database.open()
+    database = await open_pool("chatdb", made.url, size=6)
     await migrate(database)
     yield ChatDb(database, made.url)
     await database.close()

@@ -11,7 +11,7 @@ from common.logs import log
 from settings import Settings
 from upstream.call import Call
 from upstream.replies import Answer, ReplyUnusable, read_recommendation
-from upstream.server import Server
+from upstream.server import Server, describe
 
 TOOL = "consumption_recommend"
 
@@ -30,8 +30,7 @@ class McpServer(Server):
             payload = {"session_id": str(session_id), "persona_id": persona_id}
             answer = read_recommendation(await self.ask(payload, request_id, Call()))
         except (ReplyUnusable, httpx.HTTPError, aiohttp.ClientError, OSError) as error:
-            why = str(error) if isinstance(error, ReplyUnusable | httpx.HTTPStatusError) else type(error).__name__
-            log.warning("MCP server failed", error=why, request_id=request_id)
+            log.warning("MCP server failed", error=describe(error), server=self.address, request_id=request_id)
             metrics.upstream_calls.labels("mcp", "failed").inc()
             raise RecommendationFailed from error
         metrics.upstream_calls.labels("mcp", "ok").inc()

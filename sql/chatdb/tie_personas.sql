@@ -4,7 +4,7 @@ WITH tie AS (
         WITH ORDINALITY AS t (session_id, persona_id, allowed, n)
 ), held AS (
     SELECT s.session_id FROM "ChatSession" s
-    WHERE s.session_id IN (SELECT session_id FROM tie) AND s.instance_id IS NOT NULL
+    WHERE s.session_id = ANY ($1::uuid[]) AND s.instance_id IS NOT NULL
     ORDER BY s.session_id FOR NO KEY UPDATE
 ), counted AS (
     UPDATE "ChatSession" s
@@ -12,7 +12,7 @@ WITH tie AS (
         logins = CASE WHEN s.logins_until > now() THEN s.logins + 1 ELSE 1 END,
         logins_until = CASE WHEN s.logins_until > now() THEN s.logins_until ELSE now() + interval '1 minute' END
     FROM tie JOIN held USING (session_id) LEFT JOIN "Persona" p ON p.id = tie.persona_id
-    WHERE s.session_id = tie.session_id AND (s.logins < tie.allowed OR s.logins_until <= now())
+    WHERE s.session_id = ANY ($1::uuid[]) AND s.session_id = tie.session_id AND (s.logins < tie.allowed OR s.logins_until <= now())
     RETURNING s.session_id
 )
 SELECT tie.n, held.session_id IS NOT NULL AS is_connected, counted.session_id IS NOT NULL AS is_allowed,

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterator, Iterator
 import orjson
 import pytest
 
+from common.addresses import database_url
 from common.errors import DatabaseError
 from common.ids import new_uuid
 from database.notices import INSTANCE_LOCK, SESSIONS, WORDS, Listener, Notifier
-from database.pool import Database
 from tests.support.network import TcpProxy
 from tests.support.postgres import PostgresServer
-from tests.support.statements import ChatDb
+from tests.support.statements import ChatDb, open_pool
 from tests.support.waiting import become
 
 pytestmark = pytest.mark.anyio
@@ -30,7 +30,7 @@ class Ear:
     """A listening instance: what it heard on each channel, and how often it was connected."""
 
     def __init__(self, url: str) -> None:
-        self.listener = Listener(url, ID, timeout=20.0)
+        self.listener = Listener(database_url(url), ID, timeout=20.0)
         self.sessions: list[str] = []
         self.words: list[str] = []
         self.connected = self.failures = 0
@@ -127,8 +127,7 @@ async def test_a_notice_that_cannot_be_sent_is_sent_later_and_a_word_is_let_go(
 ) -> None:
     """Only the connection on which they are sent is away for a moment."""
     with TcpProxy(postgres.port) as away:
-        database = Database("chatdb", through(away, db, postgres), size=1, timeout=20.0)
-        await database.open()
+        database = await open_pool("chatdb", through(away, db, postgres))
         away.cut()
         id = new_uuid()
         notifier = Notifier(database)

@@ -14,7 +14,7 @@ from database.migrations import migrate
 from database.pool import Database
 from tests.support.network import TcpProxy
 from tests.support.postgres import PostgresServer
-from tests.support.statements import ChatDb
+from tests.support.statements import ChatDb, open_pool
 from tests.support.waiting import PATIENCE_SECONDS, become
 
 pytestmark = pytest.mark.anyio
@@ -31,9 +31,7 @@ class Proxied:
         self.url = self.database.url_at(proxy.port)
 
     async def pool(self, size: int = 1, timeout: float = PATIENCE_SECONDS, prepared: bool = True) -> Database:
-        pool = Database("chatdb", self.url, size, timeout, prepared)
-        await pool.open()
-        return pool
+        return await open_pool("chatdb", self.url, size, timeout, prepared=prepared)
 
 
 @pytest.fixture(scope="module")
@@ -80,22 +78,23 @@ async def test_a_server_that_became_read_only_is_left_for_one_that_can_be_writte
     await pool.close()
 
 
-async def test_a_statement_that_stood_in_a_deadlock_is_run_again(db: ChatDb) -> None:
-    """Here it is with somebody else's, who waits longer before asking whether it is one."""
-    one, two = sorted([await db.session(), await db.session()])
-    other = await asyncpg.connect(db.url)
+@pytest.mark.parametrize("code", ["40P01", "40001"], ids=["deadlock", "serialization"])
+async def test_a_statement_that_fell_victim_to_others_is_run_again(db: ChatDb, code: str) -> None:
+    """As PostgreSQL raises it, here for the first time only."""
+    session_id = await db.session()
+    await db.sql("CREATE SEQUENCE tries")
+    await db.sql(
+        "CREATE FUNCTION raise_once() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+        f" IF nextval('tries') = 1 THEN RAISE EXCEPTION 'victim' USING ERRCODE = '{code}'; END IF;"
+        " RETURN NEW; END $$"
+    )
+    await db.sql('CREATE TRIGGER raises BEFORE UPDATE ON "ChatSession" FOR EACH ROW EXECUTE FUNCTION raise_once()')
     try:
-        await other.execute("SET deadlock_timeout = '1min'")
-        await other.execute("BEGIN")
-        await other.execute(f"SELECT FROM \"ChatSession\" WHERE session_id = '{two}' FOR UPDATE")
-        ends = [{"session_id": id, "connection_no": 0} for id in (one, two)]
-        ending = asyncio.create_task(db.share("end_sessions", *ends))
-        await become(lambda: db.waiting(1))
-        await other.execute(f"SELECT FROM \"ChatSession\" WHERE session_id = '{one}' FOR UPDATE")
-        await other.execute("COMMIT")
-        assert await ending == [[{}], [{}]]
+        await db.share("end_sessions", {"session_id": session_id, "connection_no": 0})
+        assert (await db.row(session_id))["instance_id"] is None
     finally:
-        await other.close()
+        await db.sql("DROP FUNCTION raise_once CASCADE")
+        await db.sql("DROP SEQUENCE tries")
 
 
 @pytest.mark.parametrize(
@@ -108,8 +107,9 @@ async def test_values_that_the_database_refuses_are_told_from_its_failures(db: C
 
 async def test_a_database_that_is_silent_costs_a_statement_its_time_and_its_connection(proxied: Proxied) -> None:
     """It may be silent for ever on that one: the next statement gets another."""
-    pool = await proxied.pool(timeout=SOON)
+    pool = await proxied.pool()
     await pool.fetch("list_personas")
+    pool._timeout = SOON
     await become(lambda: proxied.proxy.connections == 1)
     proxied.proxy.freeze()
     started = time.monotonic()
@@ -119,32 +119,20 @@ async def test_a_database_that_is_silent_costs_a_statement_its_time_and_its_conn
     assert pool.connections_in_use == 0
     proxied.proxy.mend()
     await become(lambda: proxied.proxy.connections == 0, what="the silent connection was given up")
-    assert await _soon(pool) == []
+    pool._timeout = PATIENCE_SECONDS
+    assert await pool.fetch("list_personas") == []
     await pool.close()
 
 
-async def _soon(pool: Database) -> Any:
-    """What a statement says as soon as it says anything: on a busy machine it may fail again."""
-    found: list[Any] = []
-
-    async def is_found() -> bool:
-        try:
-            found.append(await pool.fetch("list_personas"))
-        except DatabaseError:
-            return False
-        return True
-
-    await become(is_found)
-    return found[0]
-
-
 async def test_who_gets_no_connection_in_time_is_told_so(proxied: Proxied) -> None:
-    pool = await proxied.pool(timeout=SOON)
+    pool = await proxied.pool()
     async with pool.transaction():
+        pool._timeout = SOON
         with pytest.raises(DatabaseError):
             async with asyncio.timeout(PATIENCE_SECONDS):
                 await pool.fetch("list_personas")
-    assert await _soon(pool) == []
+    pool._timeout = PATIENCE_SECONDS
+    assert await pool.fetch("list_personas") == []
     await pool.close()
 
 
@@ -159,10 +147,11 @@ async def test_a_caller_who_is_cancelled_leaves_no_connection_in_use(db: ChatDb)
 
 
 async def test_closing_does_not_wait_for_a_connection_in_use(proxied: Proxied) -> None:
-    pool = await proxied.pool(timeout=SOON)
+    pool = await proxied.pool()
     async with asyncio.timeout(PATIENCE_SECONDS):
         with pytest.raises((asyncpg.InterfaceError, asyncpg.PostgresError, OSError)):
             async with pool.transaction():
+                pool._timeout = SOON
                 await pool.close()
 
 

@@ -8,6 +8,7 @@ import pytest
 from database.pool import Database
 from tests.support import postgres as server
 from tests.support.card_qna import FAQS, TERMS, IdKind, build_card_qna, faq_id, term_id
+from tests.support.statements import open_pool
 
 pytestmark = pytest.mark.anyio
 
@@ -18,8 +19,7 @@ KINDS = pytest.mark.parametrize("kind", ["faq", "term"])
 async def qna(request: pytest.FixtureRequest, postgres: server.PostgresServer) -> AsyncIterator["CardQna"]:
     """Both tables, with ids of either type."""
     built = build_card_qna(postgres.database(), request.param)
-    database = Database("card_qna_db", built.url, size=3, timeout=20.0)
-    await database.open()
+    database = await open_pool("card_qna_db", built.url)
     yield CardQna(database, built, request.param)
     await database.close()
 

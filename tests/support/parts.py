@@ -5,7 +5,7 @@ What another process would bring about (a notice, a second that has passed) the 
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, MutableMapping
+from collections.abc import AsyncIterator, MutableMapping
 from contextlib import asynccontextmanager
 from datetime import datetime
 from typing import Any
@@ -15,11 +15,12 @@ from starlette.websockets import WebSocket
 
 from chat.chat import Chat
 from chat.session import Session
+from common.clock import Clock
 from common.ids import new_uuid
 from database.pool import Database
 from settings import Settings
 from tests.support.gateway import ALLOWED_ORIGIN
-from tests.support.statements import ChatDb
+from tests.support.statements import ChatDb, open_pool
 from tests.support.waiting import become
 from tests.support.world import World
 
@@ -40,7 +41,8 @@ class Client:
 
     async def open(self, key: str = "") -> WebSocket:
         headers = [(b"authorization", f"Bearer {key}".encode())]
-        scope = {"type": "websocket", "path": "/", "headers": headers, "gateway.transport": self}
+        scope: Message = {"type": "websocket", "path": "/", "headers": headers}
+        scope.update({"gateway.transport": self, "gateway.send": self._send})
         websocket = WebSocket(scope, self._receive, self._send)
         await websocket.accept()
         return websocket
@@ -132,11 +134,8 @@ class Parts:
         return Visitor(self, client, session)
 
 
-New = Callable[..., Any]
-
-
 @asynccontextmanager
-async def parts(db: ChatDb, world: World, *, proxied: str | None = None, **more: Any) -> AsyncIterator[Parts]:
+async def parts(db: ChatDb, world: World, **more: Any) -> AsyncIterator[Parts]:
     """An instance on a ChatDB; further settings in lower case."""
     settings = Settings(
         frontend_host=frozenset({ALLOWED_ORIGIN}),
@@ -147,12 +146,10 @@ async def parts(db: ChatDb, world: World, *, proxied: str | None = None, **more:
         **{"delta_seconds": 0.01} | more,
     )
     timeout = settings.db_timeout
-    chatdb = Database("chatdb", proxied or db.url, size=4, timeout=timeout)
-    card_qna_db = Database("card_qna_db", world.card_qna.url, size=1, timeout=timeout)
-    await chatdb.open()
-    await card_qna_db.open()
+    chatdb = await open_pool("chatdb", db.url, timeout=timeout)
+    card_qna_db = await open_pool("card_qna_db", world.card_qna.url, timeout=timeout)
     (row,) = await db.run("join_instance")
-    chat = Chat(settings, row["id"], chatdb, card_qna_db)
+    chat = Chat(settings, row["id"], Clock(row["now"]), chatdb, card_qna_db)
     await chat.qna.refresh()
     try:
         yield Parts(chat, row["id"], chatdb)

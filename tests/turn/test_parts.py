@@ -18,6 +18,7 @@ from tests.support.world import NewWorld, World, unique
 pytestmark = pytest.mark.anyio
 
 DB_FAILED = "Internal Server Error: DB operation failed"
+MALFORMED = "LLM 서버 통신 오류: 응답 형식이 올바르지 않습니다."
 TIMED_OUT = "LLM 서버 통신 오류: 응답 시간이 초과되었습니다."
 STOPPED = "답변이 중지되었습니다."
 HOUR = timedelta(hours=1)
@@ -65,7 +66,7 @@ async def test_the_answer_of_who_stored_it_first_is_the_one_that_is_sent(db: Cha
 async def test_an_answer_that_the_database_refuses_leaves_no_turn_that_would_be_asked_again(
     db: ChatDb, here: Parts, llm: LlmStub
 ) -> None:
-    """The visitor sees it, and the session goes on."""
+    """The visitor sees it, something is stored in its place, and the session goes on."""
     refused, text = unique("거절될 질문"), unique("다음 질문")
     llm.on(refused, answer("저장이 거절되는 답"))
     await db.sql("ALTER TABLE \"Chat\" ADD CONSTRAINT no CHECK (content <> '저장이 거절되는 답')")
@@ -76,6 +77,7 @@ async def test_an_answer_that_the_database_refuses_leaves_no_turn_that_would_be_
     await become(lambda: not here.chat.in_hand)
     await db.sql('ALTER TABLE "Chat" DROP CONSTRAINT no')
     assert await db.turns(visitor.id) == {}
+    assert [row["content"] for row in await db.said(visitor.id)] == [refused, text, MALFORMED, f"re: {text}"]
 
 
 async def test_as_many_answers_as_allowed_wait_for_the_database_and_more_are_let_go(
@@ -102,7 +104,7 @@ async def test_as_many_answers_as_allowed_wait_for_the_database_and_more_are_let
         for visitor, count in zip(visitors, (2, 2, 1), strict=True):
             said = await db.said(visitor.id)
             assert len(said) == count
-            assert await db.turns(visitor.id) == {}
+            assert len(await db.turns(visitor.id)) == 2 - count
             shown_at = visitor.client.frames[1]["timestamp"]
             assert [row["created_at"].isoformat(timespec="microseconds") for row in said[1:]] == [shown_at][: count - 1]
             assert len(visitor.client.told) == 1
@@ -112,11 +114,12 @@ async def test_an_answer_that_was_stored_late_after_all_gets_the_time_under_whic
     db: ChatDb, world: World, llm: LlmStub
 ) -> None:
     """The first attempt had waited for a lock, was given up, and succeeded when the lock was gone."""
-    async with parts(db, world, db_timeout=0.3) as here:
+    async with parts(db, world) as here:
         text, holding = held(llm)
         visitor = await here.visit()
         visitor.prompt(text)
         await llm.called(query=text)
+        here.database._timeout = 0.3
         async with db.locked("ChatSession", visitor.id):
             holding.release()
             await visitor.client.until_told(f"re: {text}")
@@ -292,7 +295,7 @@ async def test_what_is_taken_over_keeps_its_order_before_what_waits_for_it(
     texts.append(unique("새 질문"))
     again.prompt(texts[-1])
     await become(lambda: len(llm.calls_with(query=texts[-1])) == 0 and here.chat.turns.count(visitor.id) == 2)
-    await here.chat.turns.take_over()
+    await here.chat.turns.take_over(may_be_orphans=True)
     await again.client.until_told(*(f"re: {text}" for text in texts))
     await become(lambda: not here.chat.turns._lanes)
 
@@ -308,8 +311,8 @@ async def test_what_is_left_over_is_answered_as_what_it_was(db: ChatDb, here: Pa
     await db.sql('UPDATE "Chat" SET created_at = $2 WHERE id = $1', old_id, await db.now() - 2 * HOUR)
     await db.run("stop_turn", await db.prompt(visitor.id, stopped, instance_id=-7), visitor.id)
     await db.prompt(streaming.id, left, instance_id=-7)
-    await here.chat.turns.take_over()
-    await here.chat.turns.take_over()
+    await here.chat.turns.take_over(may_be_orphans=True)
+    await here.chat.turns.take_over(may_be_orphans=True)
     await streaming.client.until_told(f"re: {left}")
     holding.release()
     await visitor.client.until_told(f"re: {text}", TIMED_OUT, STOPPED)
