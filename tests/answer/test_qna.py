@@ -10,8 +10,7 @@ from tests.support.card_qna import FAQS, TERMS, Faq, IdKind, Term, build_card_qn
 from tests.support.gateway import Gateway
 from tests.support.http import assert_invalid
 from tests.support.postgres import PostgresServer
-from tests.support.waiting import eventually
-from tests.support.world import NewGateway, NewWorld, World
+from tests.support.world import NewWorld
 
 # More than the largest top_k, all less viewed than the named ones with views.
 MANY_FAQS = (*FAQS, *(Faq(f"질문 {number}?", f"대답 {number}", 0) for number in range(110)))
@@ -99,36 +98,3 @@ def test_reading_counts_no_view(qna: Qna) -> None:
     for _ in range(5):
         qna.get("/api/qna/faq", top_k=6)
     assert qna.get("/api/qna/faq", top_k=6) == before
-
-
-def test_fewer_rows_than_asked_for_are_all_there_are(new_world: NewWorld, new_gateway: NewGateway) -> None:
-    gateway = new_gateway(new_world())
-    assert len(gateway.http.get("/api/qna/faq?top_k=100").json()) == len(FAQS)
-    assert len(gateway.http.get("/api/qna/terms?top_k=100").json()) == len(TERMS)
-
-
-def test_empty_tables_are_empty_lists(new_world: NewWorld, new_gateway: NewGateway, postgres: PostgresServer) -> None:
-    database = build_card_qna(postgres.database(), "integer", [], [])
-    gateway = new_gateway(new_world(card_qna=database))
-    assert gateway.http.get("/api/qna/faq").json() == []
-    assert gateway.http.get("/api/qna/terms").json() == []
-
-
-@pytest.fixture
-def world(new_world: NewWorld) -> World:
-    return new_world()
-
-
-def test_a_change_in_the_database_shows_soon(world: World, new_gateway: NewGateway) -> None:
-    gateway = new_gateway(world, QNA_REFRESH_SECONDS="0.2")
-    first = gateway.http.get("/api/qna/faq?top_k=1").json()[0]
-    world.card_qna.execute(
-        f"UPDATE faqs SET answer = '새 대답' WHERE faq_id = {first['faq_id']};"
-        "INSERT INTO terms (term_id, term, definition, views) VALUES (900, '새 용어', '새 뜻', 100000);"
-        "DELETE FROM terms WHERE term = '현금서비스'"
-    )
-    eventually(lambda: gateway.http.get("/api/qna/faq?top_k=1").json() == [first | {"answer": "새 대답"}])
-    newest = {"term_id": 900, "term": "새 용어", "definition": "새 뜻"}
-    eventually(lambda: gateway.http.get("/api/qna/terms?top_k=1").json() == [newest])
-    terms = [row["term"] for row in gateway.http.get("/api/qna/terms?top_k=100").json()]
-    assert "현금서비스" not in terms
