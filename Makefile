@@ -33,8 +33,9 @@ check: .venv/.dev-installed ## lint, format and types
 	@.venv/bin/python -m benchmarks.documents --check
 
 .PHONY: fuzz
-fuzz: .venv/.dev-installed .venv-fuzz/.installed ## try 20,000 hostile inputs, and schemathesis: a few minutes
+fuzz: .venv/.dev-installed .venv-fuzz/.installed ## try 50,000 hostile inputs, and schemathesis: a few minutes
 	@FUZZ=long .venv/bin/python -m pytest -s tests/security/test_fuzz.py tests/security/test_abuse.py tests/security/test_schema.py
+	@.venv/bin/python -m benchmarks.documents
 
 .PHONY: base-image
 base-image: ## pin the image that the Dockerfile begins with by what its tag is in the registry now
@@ -48,6 +49,10 @@ requirements: .venv/.dev-installed ## pin what the *.in files name
 	$(COMPILE) requirements/fuzz.in -o requirements/fuzz.txt
 	$(COMPILE) requirements/mcp1.in -o requirements/mcp1.txt
 	$(COMPILE) requirements/mcp2.in -o requirements/mcp2.txt
+
+.PHONY: vendor
+vendor: ## renew web/vendor/, what the chat page takes from npm, of the versions in requirements/web: needs node
+	@requirements/web/bundle.sh
 
 .venv/.%-installed: requirements/%.txt | .venv/bin/pip
 	@echo "Installing $< into .venv ..."

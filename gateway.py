@@ -13,8 +13,8 @@ What is where:
                     logins.py    login and push; qna.py: FAQ, terms, views
     upstream/       the LLM server and the MCP server
     database/       pools, batches, migrations, NOTIFY; sql/: every statement
-    service/        instance.py  start, signs of life, readiness, draining; checks.py: risky settings
-                    guards.py    limits of connections; serving.py: between uvicorn and the routes
+    service/        instance.py  start, readiness, draining; heartbeat.py: signs of life; checks.py: risky settings
+                    http_guard.py, ws_guard.py: limits of connections; serving.py: between uvicorn and the routes
     common/         errors.py    kinds of error, and every text; logs.py, metrics.py: what operators see
     settings.py     the settings: names, limits, defaults
 """
@@ -30,7 +30,6 @@ from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Mount, Route, WebSocketRoute
 from uvicorn.config import STARTUP_FAILURE
@@ -77,7 +76,7 @@ try:
 except InvalidSettings as invalid:
     print(invalid, file=sys.stderr)
     # STARTUP_FAILURE is how a worker tells uvicorn's supervisor that starting it again will not help.
-    sys.exit(STARTUP_FAILURE if multiprocessing.parent_process() else 2)
+    sys.exit(2 if multiprocessing.current_process().name == "MainProcess" else STARTUP_FAILURE)
 logs.set_up(settings.log_level, settings.environment)
 
 
@@ -86,20 +85,22 @@ async def lifespan(app: Starlette) -> AsyncIterator[dict[str, Instance]]:
     server = configured_server(settings.prompts_per_minute)
     with drain_on_signal(server, lambda: instance.drain()):  # noqa: PLW0108  # it comes later
         async with Instance.run(settings) as instance:
-            instance.tasks.start(cut_stalled_connections(server))
+            instance.tasks.start(cut_stalled_connections(server, settings.send_timeout))
             yield {"instance": instance}
 
 
-cors = Middleware(
-    CORSMiddleware,
+routed = Starlette(routes=ROUTES, exception_handlers=EXCEPTION_HANDLERS, lifespan=lifespan)
+routed.router.redirect_slashes = False
+cors = CORSMiddleware(  # around Starlette, so that a page can read its errors as well
+    routed,
     allow_origins=sorted(settings.frontend_host),
     allow_methods=["GET", "POST"],
     allow_headers=["*"],
     allow_credentials=True,
+    allow_private_network=True,
+    expose_headers=["X-Request-ID"],
 )
-routed = Starlette(routes=ROUTES, middleware=[cors], exception_handlers=EXCEPTION_HANDLERS, lifespan=lifespan)
-routed.router.redirect_slashes = False
-app = Edge(routed)
+app = Edge(cors, ROUTES)
 
 
 def main() -> None:

@@ -89,6 +89,8 @@ class Settings:
     max_prompt_chars: int = _setting(_integer(1, 1_000_000), 4000)
     max_pending_prompts: int = _setting(_integer(0, 1000), 8)
     prompts_per_minute: int = _setting(_integer(1, 1_000_000), 60)
+    logins_per_minute: int = _setting(_integer(1, 1_000_000), 10)
+    max_logins: int = _setting(_integer(1, 1_000_000), 100)
     max_body_bytes: int = _setting(_integer(256, 16_777_216), 65536)
     max_sessions: int = _setting(_integer(1, 1_000_000), 10_000)
     send_timeout: float = _setting(_number(0.1, 600), 10.0)

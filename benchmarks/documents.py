@@ -18,9 +18,17 @@ from typing import Any
 from benchmarks.capacity.__main__ import read_units, report
 from benchmarks.capacity.model import Model, Visitors
 from settings import Settings
+from tests.security import measured
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("README.md", "README.ko.md", "docs/configuration.md", "docs/capacity.md", "docs/deployment.md")
+DOCUMENTS = (
+    "README.md",
+    "README.ko.md",
+    "docs/configuration.md",
+    "docs/capacity.md",
+    "docs/deployment.md",
+    "SECURITY.md",
+)
 _BLOCK = re.compile(r"(<!-- made: (\w+) -->)(.*?)(<!-- end -->)", re.DOTALL)
 
 # Figures of results.json: name, title in English and in Korean, digits
@@ -215,7 +223,7 @@ def _number(value: float | None, digits: int) -> str:
 
 MADE: dict[str, Callable[[str], str]] = {
     "costs": costs, "best": best, "faults": faults, "settings": settings, "capacity": capacity, "checked": checked,
-    "instance": instance,
+    "instance": instance, "attacks": lambda language: measured.tables(),
 }  # fmt: skip
 
 

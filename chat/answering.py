@@ -9,7 +9,7 @@ from chat.turn import OUTCOMES, Turn
 from common import metrics
 from common.errors import LLM_TIMEOUT, STOPPED
 from upstream.call import Call, Stopped
-from upstream.llm import LlmServer
+from upstream.llm import LlmFailed, LlmServer
 from upstream.replies import Answer
 
 
@@ -44,6 +44,8 @@ class Answering:
         try:
             request_id = str(turn.message_id)
             return "llm", await self.llm_server.dispatch(turn.text, turn.session_id, request_id, turn.call, draft)
+        except LlmFailed as failed:
+            return "llm_failed", Answer(str(failed))
         except Stopped:
             return "stopped", _stopped(draft.since(0))
         finally:

@@ -2,7 +2,7 @@
 
 import asyncio
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import timedelta
 from uuid import UUID
 
 import asyncpg
@@ -11,6 +11,7 @@ from chat.delivery import Delivery
 from chat.frames import PlacedAnswer, answer_row
 from chat.turn import Turn
 from common import errors, metrics
+from common.clock import Clock
 from common.errors import DatabaseError, RowRefused
 from common.ids import new_uuid
 from common.logs import log
@@ -26,8 +27,9 @@ WITH_PROMPT_SECONDS = 0.5
 class Answers:
     """Owns the answers that are not stored yet: at most `max_unstored` of them wait for the database."""
 
-    def __init__(self, chatdb: Database, delivery: Delivery, max_unstored: int) -> None:
+    def __init__(self, chatdb: Database, clock: Clock, delivery: Delivery, max_unstored: int) -> None:
         self.unstored = 0
+        self._clock = clock
         self._max_unstored = max_unstored
         self._chatdb = chatdb
         self._delivery = delivery
@@ -41,7 +43,9 @@ class Answers:
             try:
                 rows = await self._store_answers.put(row)
             except DatabaseError as error:
-                unstored = PlacedAnswer(id, turn.message_id, datetime.now(UTC), answer)
+                now = self._clock.now()
+                answered_at = max(now, turn.asked_at + timedelta(microseconds=1)) if turn.asked_at else now
+                unstored = PlacedAnswer(id, turn.message_id, answered_at, answer)
                 row["sent_at"] = await self._delivery.show(turn.session_id, unstored)
                 rows = await self._store_late(row, error)
         except RowRefused:

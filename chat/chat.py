@@ -17,6 +17,7 @@ from chat.stops import Stops
 from chat.turns import Turns
 from chat.waiting import Waiting
 from common import metrics
+from common.clock import Clock
 from common.tasks import TaskOwner
 from database.notices import Notifier
 from database.pool import Database
@@ -29,15 +30,17 @@ from upstream.mcp_native import NativeMcpServer
 class Chat:
     """A prompt goes from `prompts` to its lane in `turns`, and its answer from there to the visitor's socket."""
 
-    def __init__(self, settings: Settings, instance_id: int, chatdb: Database, card_qna_db: Database) -> None:
+    def __init__(
+        self, settings: Settings, instance_id: int, clock: Clock, chatdb: Database, card_qna_db: Database
+    ) -> None:
         self.llm_server = LlmServer(settings)
         self.mcp_server = (NativeMcpServer if settings.mcp_protocol == "mcp" else McpServer)(settings)
         notifier = Notifier(chatdb)
         self.qna = Qna(card_qna_db, settings.max_qna_rows)
         self.sessions = Sessions(settings, instance_id, chatdb, notifier)
         self.delivery = Delivery(instance_id, self.sessions, notifier)
-        self._answers = Answers(chatdb, self.delivery, settings.max_unstored_answers)
-        self.logins = Logins(chatdb, self.mcp_server, self._answers)
+        self._answers = Answers(chatdb, clock, self.delivery, settings.max_unstored_answers)
+        self.logins = Logins(settings, chatdb, self.mcp_server, self._answers)
         self.drafts = Drafts(instance_id, self.sessions, notifier, settings.delta_seconds)
         answering = Answering(self.qna, self.llm_server, self.drafts, self._answers)
         waiting = Waiting(instance_id, chatdb, self.delivery, self.drafts)

@@ -71,12 +71,13 @@ class Prompts:
     def _store(self, turn: Turn, session: Session) -> None:
         instance_id = self._delivery.instance_id
         row = {"id": turn.message_id, "session_id": turn.session_id, "content": turn.text, "instance_id": instance_id}
-        stored = self._store_prompts.put(row)
+        stored = self._store_prompts.put(row | {"shown_at": session.shown_at})
         stored.add_done_callback(lambda stored: self._on_stored(turn, session, stored))
 
     def _on_stored(self, turn: Turn, session: Session, stored: asyncio.Future[list[asyncpg.Record]]) -> None:
         error = stored.exception()
-        if error is None and stored.result():
+        if error is None and (rows := stored.result()):
+            turn.asked_at = rows[0]["created_at"]
             self._line_up(turn, session)
         else:
             self.tasks.start(self._claim(turn, session, error))
@@ -118,6 +119,7 @@ class Prompts:
             await session.socket.refuse(refused)
         except Exception as failure:
             self._delivery.look_at(session.id)  # it may even have been answered
+            self._turns.doubt()
             is_database = isinstance(failure, errors.DatabaseError)
             text = errors.DB_FAILED if is_database else errors.UNKNOWN_ERROR
             await session.socket.refuse(errors.Refused(text, turn.message_id))
@@ -134,6 +136,7 @@ class Prompts:
             raise errors.DatabaseError
         if known["session_id"] != turn.session_id or not known["is_user"]:
             raise _already_used(turn.message_id)
+        turn.asked_at = known["asked_at"]
         if known["attempt"] is None:
             OUTCOMES["duplicate"].inc()
         else:

@@ -21,7 +21,8 @@ class Session:
 
     An answer comes with the time of the one before it. Where that is not `sent_at`, another instance stored something
     in between, and what is stored is read and sent. A notice, a resume and a reconnect are read in the same way.
-    `connection_no` counts how often the session was resumed, `prompts` those of the last minute.
+    `connection_no` counts how often the session was resumed, `prompts` those of the last minute. `shown_at` is the time
+    of the last answer that was sent before it was stored.
     """
 
     id: UUID
@@ -29,6 +30,7 @@ class Session:
     socket: Socket
     sent_at: datetime
     list_unsent: BatchedStatement
+    shown_at: datetime | None = None
     prompts: Window = field(default_factory=lambda: Window(MINUTE))
     answered: tuple[UUID, ...] = ()  # the last prompts and pushes that were sent
     wants_drafts: bool = False
@@ -78,7 +80,7 @@ class Session:
 
     async def show(self, unstored: PlacedAnswer) -> datetime:
         """Sends an answer that is not stored yet, and not again once it is; returns its time."""
-        created_at = max(unstored.created_at, self.sent_at + timedelta(microseconds=1))
+        self.shown_at = created_at = max(unstored.created_at, self.sent_at + timedelta(microseconds=1))
         self._shown |= {unstored.id}
         self.answered = (*self.answered[1 - REMEMBERED :], unstored.message_id)
         await self.socket.send(unstored._replace(created_at=created_at).to_frame())

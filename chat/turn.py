@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +16,10 @@ from upstream.call import Call
 PARTS = {
     part: metrics.turn_seconds.labels(part) for part in ("store_prompt", "wait", "upstream", "store_answer", "send")
 }
-OUTCOMES = {name: metrics.prompts.labels(name) for name in ("faq", "term", "llm", "stopped", "too_old", "duplicate")}
+OUTCOMES = {
+    name: metrics.prompts.labels(name)
+    for name in ("faq", "term", "llm", "llm_failed", "stopped", "too_old", "duplicate")
+}
 
 
 @dataclass(eq=False, slots=True)
@@ -26,6 +30,7 @@ class Turn:
     message_id: UUID
     text: str
     attempt: int = 1
+    asked_at: datetime | None = None  # when the prompt was stored
     is_stopped: bool = False
     is_too_old: bool = False
     call: Call | None = None  # of the LLM server, from when it is asked

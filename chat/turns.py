@@ -8,9 +8,12 @@ from chat.answering import Answering
 from chat.turn import Lane, RemoteTurns, Turn
 from chat.waiting import Waiting
 from common import metrics
+from common.errors import DatabaseError
 from common.logs import log, session_hash
 from common.tasks import TaskOwner
 from database.pool import Database
+
+DOUBT_SECONDS = 60.0  # during which a statement that has seemed to fail may yet succeed
 
 
 class Turns:
@@ -27,6 +30,7 @@ class Turns:
         self._turns: dict[UUID, Turn] = {}
         self._lanes: dict[UUID, Lane] = {}
         self._removed = asyncio.Event()
+        self._doubt_ends = 0.0
         self.tasks = TaskOwner("turns")
 
     def __len__(self) -> int:
@@ -91,6 +95,7 @@ class Turns:
                     await self._waiting.wait(turn)
             except Exception:
                 log.exception("turn failed", session=session_hash(session_id))
+                self.doubt()
             finally:
                 if isinstance(turn, Turn):
                     self.remove(turn)
@@ -120,11 +125,20 @@ class Turns:
             remote.is_over = True
             remote.has_news.set()
 
-    async def take_over(self) -> None:
+    def doubt(self) -> None:
+        """There may be, or come to be, turns in this instance's name that it does not have in hand."""
+        self._doubt_ends = time.monotonic() + DOUBT_SECONDS
+
+    async def take_over(self, *, may_be_orphans: bool) -> None:
         """Answers prompts that nobody has in hand. Raises DatabaseError."""
-        found = await self._chatdb.fetch("take_turns", self._instance_id, list(self._turns))
+        looks = may_be_orphans or time.monotonic() < self._doubt_ends
+        try:
+            found = await self._chatdb.fetch("take_turns", self._instance_id, list(self._turns), looks)
+        except DatabaseError:
+            self.doubt()
+            raise
         for row in (rows := [row for row in found if row["id"] not in self._turns]):  # the others were taken meanwhile
-            turn = Turn(row["session_id"], row["id"], row["content"], row["attempt"])
+            turn = Turn(row["session_id"], row["id"], row["content"], row["attempt"], row["created_at"])
             turn.is_stopped, turn.is_too_old = row["is_stopped"], row["is_too_old"]
             self.add(turn)
             for remote in self._lanes[turn.session_id].remote:

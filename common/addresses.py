@@ -15,16 +15,10 @@ _SESSION_ATTRIBUTES = ("any", "primary", "standby", "prefer-standby", "read-writ
 
 def origins(text: str) -> frozenset[str]:
     """Origins as browsers send them: in small letters, punycode, without a port that goes without saying."""
-    found = set()
-    for part in normalize("NFKC", text).lower().split(","):
-        if origin := part.strip().rstrip("/"):
-            if not re.fullmatch(r"https?://[^/\s?#@,*]+", origin):
-                raise ValueError
-            url = httpx.URL(origin)
-            found.add(f"{url.scheme}://{url.netloc.decode()}")
-    if not found:
+    parts = [part.strip().rstrip("/") for part in normalize("NFKC", text).lower().split(",") if part.strip()]
+    if not parts or not all(re.fullmatch(r"https?://[^/\s?#@*]+", part) for part in parts):
         raise ValueError
-    return frozenset(found)
+    return frozenset(f"{url.scheme}://{url.netloc.decode()}" for url in map(httpx.URL, parts))
 
 
 def _split(text: str, schemes: str) -> tuple[str, str, str, str, str]:

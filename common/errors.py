@@ -39,6 +39,8 @@ NO_ANSWER = "Nothing was answered under this message_id."
 NO_SESSION = "There is no such session."
 NOT_CONNECTED = "No such session is connected."
 NO_PERSONA = "There is no such persona."
+TOO_MANY_LOGINS = "Too many logins of this session. Try again in a minute."
+LOGINS_FULL = "The server has all the logins it can handle at once. Try again."
 MCP_FAILED = "The recommendation could not be made. Try again."
 HEAD_TOO_LARGE = "The request's headers are too large."
 BODY_TOO_LARGE = "The request body is too large."
@@ -69,6 +71,18 @@ class RowRefused(DatabaseError):
 
 class NotFound(GatewayError):
     status_code = 404
+
+
+class TooManyLogins(GatewayError):
+    """Of one session in a minute."""
+
+    status_code, detail, headers = 429, TOO_MANY_LOGINS, {"retry-after": "60"}
+
+
+class LoginsFull(GatewayError):
+    """Too many at once on this instance."""
+
+    status_code, detail, headers = 503, LOGINS_FULL, {"retry-after": "5"}
 
 
 class RecommendationFailed(GatewayError):

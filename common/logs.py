@@ -29,8 +29,8 @@ class EventLog:
     def info(self, event: str, **fields: object) -> None:
         self._logger.info(event, extra={"fields": fields})
 
-    def warning(self, event: str, **fields: object) -> None:
-        self._logger.warning(event, extra={"fields": fields})
+    def warning(self, event: str, exc_info: BaseException | None = None, **fields: object) -> None:
+        self._logger.warning(event, exc_info=exc_info, extra={"fields": fields})
 
     def error(self, event: str, exc_info: BaseException | None = None, **fields: object) -> None:
         self._logger.error(event, exc_info=exc_info, extra={"fields": fields})

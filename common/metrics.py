@@ -1,19 +1,21 @@
 """What `/metrics` shows. With several workers in one container any of them shows the sum over all."""
 
-import multiprocessing
 import os
 import platform
 import struct
 import tempfile
 from contextlib import suppress
+from multiprocessing import current_process
 from pathlib import Path
 
-if multiprocessing.parent_process() is not None:
+# A worker is known by its name even while it runs the main module again; the parent it has is known only later.
+if (given_folder := os.environ.pop("PROMETHEUS_MULTIPROC_DIR", "")) or current_process().name != "MainProcess":
     # Workers add up through files in a folder they share. The library reads its name when it is imported, so only this
     # module imports it. The supervisor's start time tells it from an earlier one with the same process id.
-    started = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()[19]
-    folder = Path(tempfile.gettempdir()) / f"gateway-metrics-{os.getppid()}-{started}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    supervisor = Path(f"/proc/{os.getppid()}/stat")
+    started = "" if given_folder else supervisor.read_text().rpartition(")")[2].split()[19]
+    folder = Path(given_folder or Path(tempfile.gettempdir(), f"gateway-metrics-{os.getppid()}-{started}"))
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for file in folder.glob("gauge_live*.db"):
         if not Path("/proc", file.stem.rpartition("_")[2]).exists():
             file.unlink(missing_ok=True)  # of a worker that was killed
@@ -87,9 +89,10 @@ def render() -> bytes:
 
 
 def forget_process() -> None:
-    """A worker that ends takes its files with it; the last one the folder as well."""
+    """A worker that ends takes its files with it; the last one the folder as well, unless that was given."""
     if SHARED_FOLDER is not None:
         for file in Path(SHARED_FOLDER).glob(f"*_{os.getpid()}.db"):
             file.unlink(missing_ok=True)
-        with suppress(OSError):
-            Path(SHARED_FOLDER).rmdir()
+        if not given_folder:
+            with suppress(OSError):
+                Path(SHARED_FOLDER).rmdir()

@@ -1,6 +1,7 @@
 """A connection to PostgreSQL: to the right server, and whatever the administrators' defaults are."""
 
 import os
+import socket
 from asyncio.staggered import staggered_race
 from functools import cache, partial
 from pathlib import Path
@@ -20,6 +21,13 @@ RELIED_ON = {
     "idle_in_transaction_session_timeout": "0",
     "idle_session_timeout": "0",
 }
+# Middleboxes forget connections that are idle for some minutes, and tell neither side.
+IDLE_SECONDS, PROBE_SECONDS, PROBES = 30, 10, 3
+KEPT_ALIVE = {
+    "tcp_keepalives_idle": str(IDLE_SECONDS),
+    "tcp_keepalives_interval": str(PROBE_SECONDS),
+    "tcp_keepalives_count": str(PROBES),
+}
 # For a transaction, where a pooler keeps connections from having settings of their own, and the defaults are harmful
 NO_TIME_LIMITS = "".join(f"SET LOCAL {name} = 0;" for name in RELIED_ON if name.endswith("_timeout"))
 _ARE_DEFAULTS_HARMFUL = """
@@ -35,6 +43,15 @@ class Connection(asyncpg.Connection):
     """`needs_transaction` for each statement, where what it relies on is not the connection's."""
 
     needs_transaction = False
+
+    def __init__(self, protocol: Any, transport: Any, *more: Any) -> None:
+        super().__init__(protocol, transport, *more)
+        ours = transport.get_extra_info("socket")
+        if ours.family != getattr(socket, "AF_UNIX", None):
+            ours.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in (("IDLE", IDLE_SECONDS), ("INTVL", PROBE_SECONDS), ("CNT", PROBES)):
+                if option := getattr(socket, f"TCP_KEEP{name}", None):
+                    ours.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 async def connect(dsn: Any = None, **options: Any) -> Any:
@@ -56,7 +73,7 @@ async def _connect(dsn: str, *, host: str | None = None, port: str | None = None
     connection: Any = None
     if dsn not in _poolers:
         try:
-            connection = await asyncpg.connect(dsn, server_settings=RELIED_ON, **options)
+            connection = await asyncpg.connect(dsn, server_settings=RELIED_ON | KEPT_ALIVE, **options)
         except asyncpg.ProtocolViolationError:  # of a pooler, which does not take them
             _poolers.add(dsn)
     connection = connection or await asyncpg.connect(dsn, **options)

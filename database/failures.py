@@ -13,29 +13,27 @@ class Unusable(Exception):
     """The database cannot be used as it is; the text says why, and what would change it."""
 
 
-# The connection went away, or the server cannot be written to (a standby after a failover): a new one may do better.
-LOST = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.IdleSessionTimeoutError,
-    asyncpg.ReadOnlySQLTransactionError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    OSError,
-)
-# What may pass by itself, at start and later. Every statement here may be run twice, so it is simply run again.
-PASSING = (
-    *LOST,
-    asyncpg.TransactionRollbackError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.ObjectNotInPrerequisiteStateError,
-    asyncpg.InvalidCatalogNameError,
-)
 ROW_REFUSED = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError, ValueError)
 FAILED = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, Unusable)
+
+
+# Connections are being ended, or cannot be had or written to for now (a standby after a failover)
+_LOST = {"57P01", "57P02", "57P03", "57P05", "25006"}
+# Rollbacks for concurrency, too few resources, an object or a server in another state, a database that is not there yet
+_PASSING = ("40", "53", "55", "57", "3D")
+
+
+def is_lost(error: BaseException) -> bool:
+    """Whether a new connection may do better."""
+    state = getattr(error, "sqlstate", None)
+    if state is None:
+        return not isinstance(error, Unusable | asyncpg.ClientConfigurationError)
+    return state.startswith("08") or state in _LOST
+
+
+def may_pass(error: BaseException) -> bool:
+    """What is waited for at start, and tried again later: every statement here may be run twice."""
+    return is_lost(error) or str(getattr(error, "sqlstate", "")).startswith(_PASSING)
 
 
 def describe(error: BaseException) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import asyncpg
 
 from common.logs import log
-from database.failures import FAILED, PASSING, Unusable, describe
+from database.failures import FAILED, Unusable, describe, may_pass
 from database.pool import Database
 from database.statements import SQL, Statements
 
@@ -43,10 +43,7 @@ async def migrate(chatdb: Database, patience: float = 0.0) -> None:
             is_busy = isinstance(error, _Busy)
             why = "another instance brings its schema up to date" if is_busy else describe(error)
             now = time.monotonic()
-            may_pass = is_busy or (
-                isinstance(error, PASSING) and not isinstance(error, asyncpg.ClientConfigurationError)
-            )
-            if not may_pass or now - started > (MIGRATION_TIMEOUT if is_busy else patience):
+            if not (is_busy or may_pass(error)) or now - started > (MIGRATION_TIMEOUT if is_busy else patience):
                 raise CannotStart(f"ChatDB cannot be used: {why}") from error
         if now - said_at >= SAY_SECONDS:
             log.warning("ChatDB cannot be used yet", error=why)
@@ -83,8 +80,17 @@ async def _apply(connection: Any, statements: Statements) -> None:
         'CREATE TABLE IF NOT EXISTS "SchemaMigration" '
         "(name text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now())"
     )
-    for name in await list_outstanding(connection, statements):
-        log.info("migration", name=name)
-        script = (SQL / "chatdb" / "migrations" / f"{name}.sql").read_text("utf-8")
-        await connection.execute(script, timeout=MIGRATION_TIMEOUT)
-        await connection.execute('INSERT INTO "SchemaMigration" (name) VALUES ($1)', name)
+    connection.add_log_listener(_log_progress)
+    try:
+        for name in await list_outstanding(connection, statements):
+            log.info("migration", name=name)
+            script = (SQL / "chatdb" / "migrations" / f"{name}.sql").read_text("utf-8")
+            await connection.execute(script, timeout=MIGRATION_TIMEOUT)
+            await connection.execute('INSERT INTO "SchemaMigration" (name) VALUES ($1)', name)
+    finally:
+        connection.remove_log_listener(_log_progress)
+
+
+def _log_progress(connection: Any, message: asyncpg.PostgresLogMessage) -> None:
+    if message.severity_en == "INFO":
+        log.info("migration goes on", step=message.message)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import orjson
 
 from common.errors import DatabaseError
@@ -18,6 +19,7 @@ from database.shared import BatchedStatement
 
 WATCH_SECONDS = 2.0
 RECONNECT_SECONDS = (0.1, 2.0)
+BEAT_SECONDS = 1.0
 NOTIFY_TRIES, RETRY_SECONDS = 3, 1.0
 INSTANCE_LOCK = 0x6761_7465  # first key of each instance's advisory lock; the second is its id
 
@@ -39,7 +41,9 @@ class Notifier:
             try:
                 await self._notices.put({"payload": str(session_id), "channel": SESSIONS.format(instance_id)})
                 return
-            except DatabaseError:
+            except DatabaseError as error:
+                if isinstance(error.__cause__, asyncpg.ProgramLimitExceededError):
+                    break  # the queue is full, and as long as it is, everybody looks by themselves
                 await asyncio.sleep(RETRY_SECONDS)
         log.error("an instance could not be notified", session=session_hash(session_id))
 
@@ -63,6 +67,8 @@ class Listener:
         self._dsn = dsn
         self._instance_id = instance_id
         self._timeout = timeout
+        self.beat = 0  # the instance's sign of life
+        self.is_shown = False  # on this connection
         self.heard_at = time.monotonic()  # when it last answered
         self.is_listening = False
         self.has_listened = asyncio.Event()
@@ -87,7 +93,7 @@ class Listener:
                 log.warning("LISTEN connection lost", error=describe(error))
             finally:
                 pause = RECONNECT_SECONDS[0] if self.is_listening else min(pause * 2, longest)
-                self.is_listening = False
+                self.is_listening = self.is_shown = False
                 if connection is not None:
                     connection.terminate()
             await asyncio.sleep(pause)
@@ -97,16 +103,18 @@ class Listener:
         lost = asyncio.Event()
         connection.add_termination_listener(lambda _: lost.set())
         take_lock, has_lock = "SELECT pg_try_advisory_lock($1::int, $2::int)", False
+        show = "SELECT set_config('application_name', $1, false)"
         while True:
             # A backend whose connection died silently may still hold the lock for a while.
             if not has_lock:
                 has_lock = await connection.fetchval(take_lock, INSTANCE_LOCK, self._instance_id, timeout=WATCH_SECONDS)
-            else:
-                await connection.fetchval("SELECT 1", timeout=WATCH_SECONDS)
+            if has_lock:
+                await connection.fetchval(show, f"gateway {self._instance_id} beat {self.beat}", timeout=WATCH_SECONDS)
+                self.is_shown = True
             self.heard_at, self.is_listening = time.monotonic(), True
             self.has_listened.set()
             try:
-                async with asyncio.timeout(WATCH_SECONDS):
+                async with asyncio.timeout(BEAT_SECONDS):
                     await lost.wait()
                 raise ConnectionResetError("closed by the server")
             except TimeoutError:

@@ -14,10 +14,11 @@ from common.addresses import servers
 from common.errors import DatabaseError, RowRefused
 from common.logs import log
 from database.connecting import NO_TIME_LIMITS, connect
-from database.failures import FAILED, LOST, PASSING, ROW_REFUSED, Repeated, describe
+from database.failures import FAILED, ROW_REFUSED, Repeated, describe, is_lost, may_pass
 from database.statements import Statements
+from database.suspects import SUSPICIOUS_SECONDS, Suspects
 
-IDLE_SECONDS = 300.0
+IDLE_SECONDS = 120.0  # after which a connection is closed, before a middlebox forgets it
 READ_ONLY_SECONDS = {"chatdb": 1.0, "card_qna_db": 60.0}  # between two looks for a server that can be written to
 TRIES, TRIES_AFTER_ROLLBACK = 2, 5
 
@@ -33,6 +34,7 @@ class Database:
         self._has_standby = "," in servers(dsn)
         self._was_read_only_at = -math.inf
         self._said = Repeated()
+        self._suspects = Suspects(dsn, timeout)
         self._pool: asyncpg.Pool[asyncpg.Record] = asyncpg.create_pool(
             dsn,
             connect=connect,
@@ -81,9 +83,10 @@ class Database:
                 raise
             except ROW_REFUSED:
                 raise
-            except PASSING as error:
+            except FAILED as error:
                 tries += 1
-                if tries >= (TRIES_AFTER_ROLLBACK if isinstance(error, asyncpg.TransactionRollbackError) else TRIES):
+                enough = TRIES_AFTER_ROLLBACK if isinstance(error, asyncpg.TransactionRollbackError) else TRIES
+                if tries >= enough or not may_pass(error):
                     raise
                 self._said.log(log.info, "statement is run again", name, error)
                 await self._leave_lost_server(error)
@@ -95,7 +98,7 @@ class Database:
             if now - self._was_read_only_at < self._read_only_seconds:
                 return
             self._was_read_only_at = now
-        if isinstance(error, LOST):
+        if is_lost(error):
             await self._pool.expire_connections()
 
     async def fetchrow(self, name: str, *args: object) -> asyncpg.Record | None:
@@ -120,8 +123,13 @@ class Database:
     async def _fetch(self, connection: Any, query: str, args: tuple[object, ...]) -> list[asyncpg.Record]:
         rows: list[asyncpg.Record]
         if not connection.needs_transaction:
-            rows = await connection.fetch(query, *args, timeout=self._timeout)
-            return rows
+            timer = asyncio.get_running_loop().call_later(SUSPICIOUS_SECONDS, self._suspects.add, connection)
+            try:
+                rows = await connection.fetch(query, *args, timeout=self._timeout)
+                return rows
+            finally:
+                timer.cancel()
+                self._suspects.discard(connection)
         async with asyncio.timeout(self._timeout), connection.transaction(isolation="read_committed"):
             await connection.execute(NO_TIME_LIMITS)
             rows = await connection.fetch(query, *args)

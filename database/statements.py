@@ -1,7 +1,6 @@
 """The SQL files that may be run on a database, and the schema in which their tables are."""
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,39 +15,29 @@ WHERE c.relname = ANY ($1) AND c.relkind::text = ANY ($2) AND NOT pg_is_other_te
 """
 
 
-@dataclass(frozen=True)
-class Tables:
-    """Tables of one schema, the one that has any of those that they are `known_by`, as a relation of these `kinds`."""
-
-    known_by: tuple[str, ...]
-    kinds: str
-    others: tuple[str, ...] = ()
-    are_ours: bool = False
-
-    async def find_schema(self, connection: Any) -> str | None:
-        """The schema, quoted. None if there are no such tables yet. Raises Unusable if it is not clear."""
-        names = [name.strip('"') for name in self.known_by]
-        found = await connection.fetch(_FIND, names, [*self.kinds])
-        schemas = sorted({row["schema"] for row in found if row["is_on_path"]})
-        if len(schemas) > 1:
-            both = " and ".join(schemas)
-            raise Unusable(
-                f"there are tables {names[0]} in the schemas {both}: rename or remove those that are not meant"
-            )
-        if found and not schemas:
-            where = found[0]["schema"]
-            raise Unusable(f"the table {names[0]} is in the schema {where}, which is not in the role's search_path")
-        if self.are_ours and not found:
-            schemas = [await connection.fetchval("SELECT quote_ident(current_schema())")]
-        return schemas[0] if schemas else None
+# Tables that are together in one schema; the first three tell in which
+_TOGETHER: dict[str, list[tuple[str, ...]]] = {
+    "chatdb": [
+        ('"ChatSession"', '"Chat"', '"ChatbotResponse"', '"Persona"', '"Turn"', '"Instance"', '"SchemaMigration"')
+    ],
+    "card_qna_db": [("faqs",), ("terms",)],
+}
 
 
-_OURS = (
-    ('"ChatSession"', '"Chat"', '"ChatbotResponse"'),
-    "rp",
-    ('"Persona"', '"Instance"', '"Turn"', '"SchemaMigration"'),
-)
-TABLES = {"chatdb": [Tables(*_OURS, True)], "card_qna_db": [Tables(("faqs",), "rpfvm"), Tables(("terms",), "rpfvm")]}
+async def _find_schema(connection: Any, tables: tuple[str, ...], are_ours: bool) -> str | None:
+    """The schema of these tables, quoted; None if there are none. Raises Unusable if it is not clear."""
+    names = [name.strip('"') for name in tables[:3]]
+    found = await connection.fetch(_FIND, names, [*("rp" if are_ours else "rpfvm")])
+    schemas = sorted({row["schema"] for row in found if row["is_on_path"]})
+    if len(schemas) > 1:
+        both = " and ".join(schemas)
+        raise Unusable(f"there are tables {names[0]} in the schemas {both}: rename or remove those that are not meant")
+    if found and not schemas:
+        where = found[0]["schema"]
+        raise Unusable(f"the table {names[0]} is in the schema {where}, which is not in the role's search_path")
+    if are_ours and not found:
+        schemas = [await connection.fetchval("SELECT quote_ident(current_schema())")]
+    return schemas[0] if schemas else None
 
 
 class Statements:
@@ -62,7 +51,8 @@ class Statements:
                     f"sql/{folder}/{name}.sql: a comment line first, then one statement without a semicolon"
                 )
         self.schema: str | None = None
-        self._unplaced = TABLES[folder]
+        self._are_ours = folder == "chatdb"
+        self._unplaced = _TOGETHER[folder]
 
     def __getitem__(self, name: str) -> str:
         return self.texts[name]
@@ -70,8 +60,8 @@ class Statements:
     async def place(self, connection: Any) -> None:
         """Decides once for all connections in which schema the tables are. Raises Unusable if it is not clear."""
         for tables in self._unplaced:
-            if schema := await tables.find_schema(connection):
-                names = re.compile(rf'(?<![\w."])({"|".join(tables.known_by + tables.others)})(?![\w."])')
+            if schema := await _find_schema(connection, tables, self._are_ours):
+                names = re.compile(rf'(?<![\w."])({"|".join(tables)})(?![\w."])')
                 self.texts = {name: names.sub(rf"{schema}.\1", text) for name, text in self.texts.items()}
                 self.schema = schema
-                self._unplaced = [other for other in self._unplaced if other is not tables]
+                self._unplaced = [others for others in self._unplaced if others != tables]

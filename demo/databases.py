@@ -108,21 +108,25 @@ async def fill_databases(place: Place) -> None:
     try:
         for name in ("chatdb", "card_qna_db"):
             if not await admin.fetchval("SELECT true FROM pg_database WHERE datname = $1", name):
-                await _create_database(admin, name)
+                await create_database(admin, name)
     finally:
         await admin.close()
 
     card_qna_db = await asyncpg.connect(url(place, "card_qna_db"))
     try:
-        async with card_qna_db.transaction():
-            await card_qna_db.execute(_text("card_qna_db.sql"))
-            await card_qna_db.execute(_text("load_faqs.sql"), _text("data/faqs.json"))
-            await card_qna_db.execute(_text("load_terms.sql"), _text("data/terms.json"))
+        await fill_card_qna_db(card_qna_db)
     finally:
         await card_qna_db.close()
 
 
-async def _create_database(admin: "asyncpg.Connection[asyncpg.Record]", name: str) -> None:
+async def fill_card_qna_db(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    async with connection.transaction():
+        await connection.execute(_text("card_qna_db.sql"))
+        await connection.execute(_text("load_faqs.sql"), _text("data/faqs.json"))
+        await connection.execute(_text("load_terms.sql"), _text("data/terms.json"))
+
+
+async def create_database(admin: "asyncpg.Connection[asyncpg.Record]", name: str) -> None:
     for locale in LOCALES:
         with contextlib.suppress(asyncpg.WrongObjectTypeError, asyncpg.InvalidParameterValueError):
             await admin.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' LOCALE '{locale}'")

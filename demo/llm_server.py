@@ -37,12 +37,13 @@ ABOUT_OWN_SPENDING = re.compile(
     r"|(나|저|내|제)(한테|에게|게)\s*(맞|어울)"
 )
 WANTS_A_CARD = re.compile(
-    r"카드.*추천|추천.*카드|(어떤|무슨|좋은|어울리는|맞는|하는|되는|없는)\s*카드|카드\s*(찾|골라|비교)"
+    r"카드.*추천|추천.*카드|(어떤|무슨|좋은|어울리는|맞는|하는|되는|없는)\s*카드"
+    r"|카드\s*(찾|골라|혜택)|카드.*(비교|좋)|(비교|혜택).*(카드|비교)"
 )
 WANTS_A_BENEFIT = re.compile(r"추천|할인|적립|혜택|캐시백|저렴|아끼")
 ASKS_FOR_MEANING = re.compile(r"뜻|의미|무엇|뭐|뭔|정의|용어|설명|이?란\??$")
-GREETING = re.compile(r"^(안녕|반가|하이|헬로)")
-THANKS = re.compile(r"고마|고맙|감사")
+GREETING = re.compile(r"^(안녕|반가|하이|헬로|(hello|hi|hey|good (morning|afternoon|evening))\b)", re.IGNORECASE)
+THANKS = re.compile(r"고마|고맙|감사|\bthank", re.IGNORECASE)
 
 GREETING_ANSWER = "안녕하세요! 도담카드 상담 챗봇이에요. 카드 추천, 자주 묻는 질문, 금융 용어를 물어봐 주세요."
 THANKS_ANSWER = "도움이 되었다니 기뻐요. 더 궁금한 점이 있으면 언제든 물어봐 주세요."
@@ -53,12 +54,13 @@ SORRY_ANSWER = (
 CONSUMPTION_FAILED_ANSWER = "죄송해요, 지금은 소비를 살펴볼 수 없어요. 잠시 뒤에 다시 물어봐 주세요."
 
 # $1 is what the visitor asked, $2 the score that makes a find. A FAQ is found by its own question, or by one
-# of its keywords in the visitor's.
-FIND_FAQ = """
+# of its keywords in the visitor's, in which the word "card" says nothing: here everything is about cards.
+TELLING = r"regexp_replace({}, '(^|\s)카드(를|가|는|로)?(?=\s|$)', '', 'g')"
+FIND_FAQ = f"""
     SELECT question, answer, category, score
     FROM faqs, LATERAL (
-        SELECT greatest(similarity(question, $1), max(word_similarity(keyword, $1))) AS score
-        FROM unnest(string_to_array(keywords, ', ')) AS keyword
+        SELECT greatest(similarity(question, $1), max(word_similarity({TELLING.format("keyword")}, asked))) AS score
+        FROM unnest(string_to_array(keywords, ', ')) AS keyword, {TELLING.format("$1")} AS asked
     ) AS scored
     WHERE score >= $2
     ORDER BY score DESC, similarity(question, $1) DESC, faq_id

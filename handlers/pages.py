@@ -13,6 +13,7 @@ from handlers.requests import json_response
 from service.checks import SHOWN_ONLY
 
 WEB = Path(__file__).parent.parent / "web"
+SHARED = {"dom.js", "markdown.js", "theme.css"}
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
@@ -58,7 +59,12 @@ async def get_file(name: str, request: Request) -> Response:
 
 
 class WebFiles(StaticFiles):
+    """The files of the chat page and of the documentation; without the page only the latter's."""
+
     async def get_response(self, path: str, scope: Scope) -> Response:
+        is_of_docs = path.startswith("docs") or path in SHARED
+        if not is_of_docs and not scope["state"]["instance"].settings.shows_chat_page:
+            raise HTTPException(404)
         response = await super().get_response(path, scope)
         response.headers.update(HEADERS)
         return response

@@ -34,7 +34,8 @@ async def get_history(request: Request) -> Response:
 
 async def login(request: Request) -> Response:
     session_id, persona_id = await read_body(request, session_id=uuid, persona_id=integer)
-    await request.state.instance.chat.logins.login(session_id, persona_id, request.state.request_id)
+    logins = request.state.instance.chat.logins
+    await logins.login(session_id, persona_id, request.state.request_id, request.is_disconnected)
     return Response()
 
 

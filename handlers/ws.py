@@ -133,13 +133,19 @@ def _refuse_because(websocket: WebSocket, instance: Instance) -> str | None:
 
 
 def _own_origin(websocket: WebSocket) -> str:
-    """The origin under which a browser reached this server, directly or through a trusted proxy."""
+    """The origin under which a browser reached this server, directly or through trusted proxies, the first of them."""
     is_secure, host = websocket.scope["gateway.is_tls"], websocket.headers.get("host", "")
     peer, proxies = websocket.scope["gateway.peer"], websocket.state.instance.settings.trusted_proxies
     if peer and any(ip_address(peer) in network for network in proxies):
-        is_secure = websocket.headers.get("x-forwarded-proto", "https" if is_secure else "http") in ("https", "wss")
-        host = websocket.headers.get("x-forwarded-host", host)
-    return f"{'https' if is_secure else 'http'}://{host}".lower()
+        proto, public_host = (_first(websocket, f"x-forwarded-{name}") for name in ("proto", "host"))
+        is_secure, host = (proto in ("https", "wss") if proto else is_secure), public_host or host
+    # A browser does not name the scheme's own port; a proxy may.
+    return f"https://{host.lower().removesuffix(':443')}" if is_secure else f"http://{host.lower().removesuffix(':80')}"
+
+
+def _first(websocket: WebSocket, name: str) -> str:
+    """What the proxy nearest to the visitor said; those behind it append to a list, or add a header."""
+    return websocket.headers.get(name, "").partition(",")[0].strip().lower()
 
 
 def _note_refusal(reason: str) -> None:

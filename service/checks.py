@@ -27,8 +27,8 @@ _STATE = """
 SELECT current_setting('server_encoding'), pg_is_in_recovery() OR current_setting('transaction_read_only')::boolean,
        extract(epoch FROM clock_timestamp())::float8
 """
-# Readiness shows it, but with the LLM server away an instance is as good as any other.
-SHOWN_ONLY = frozenset({"llm_server"})
+# Readiness shows it, but with the LLM server away, or no notices, an instance is as good as any other.
+SHOWN_ONLY = frozenset({"llm_server", "notices"})
 
 
 def _check_settings(settings: Settings) -> Iterator[str]:

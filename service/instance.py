@@ -12,38 +12,37 @@ import orjson
 from chat.chat import Chat
 from chat.qna import LIST_MAX_AGE
 from common import metrics
+from common.clock import Clock
 from common.errors import DatabaseError
 from common.logs import JsonFormatter, log
 from common.tasks import TaskOwner
 from database.migrations import MIGRATIONS, migrate
-from database.notices import INSTANCE_LOCK, SESSIONS, WORDS, Listener
+from database.notices import BEAT_SECONDS, SESSIONS, WORDS, Listener
 from database.pool import Database
 from database.shared import SingleFlight
 from service.checks import ask, check_all
+from service.heartbeat import Heartbeat
 from settings import Settings
 
-BEAT_SECONDS = 1.0
 STOP_SECONDS = 3.0
-# An instance that shows no sign of life is declared dead after so many seconds: without its lock it has crashed, with
-# it it may only be slow, or its machine may be gone.
-CRASHED_SECONDS = 2.5
-LOST_SECONDS = 20.0
+FULL_QUEUE = 0.5  # of the notices that PostgreSQL keeps: from there on some may be refused
 
 
 class Instance:
     """What goes on while the process runs, beside what visitors ask for."""
 
-    def __init__(self, settings: Settings, id: int, chatdb: Database, card_qna_db: Database) -> None:
+    def __init__(self, settings: Settings, id: int, clock: Clock, chatdb: Database, card_qna_db: Database) -> None:
         self.settings = settings
         self.is_draining = False
         self.chatdb = chatdb
-        self.chat = Chat(settings, id, chatdb, card_qna_db)
+        self.chat = Chat(settings, id, clock, chatdb, card_qna_db)
         self.personas = SingleFlight(self._read_personas, LIST_MAX_AGE)
         self.tasks = TaskOwner("instance")  # what goes on for as long as the instance runs
         self._id = id
         self._card_qna_db = card_qna_db
         self._listener = Listener(settings.listen_database_url or settings.database_url, id, settings.db_timeout)
-        self._heartbeat = Heartbeat(id, chatdb)
+        self._heartbeat = Heartbeat(id, clock, chatdb)
+        self._queue_usage = 0.0
         self._measured_at = time.monotonic()
 
     @classmethod
@@ -58,7 +57,7 @@ class Instance:
             await card_qna_db.open()
             await migrate(chatdb, settings.start_seconds)
             (joined,) = await chatdb.fetch("join_instance")
-            instance = cls(settings, joined["id"], chatdb, card_qna_db)
+            instance = cls(settings, joined["id"], Clock(joined["now"]), chatdb, card_qna_db)
             try:
                 await instance._start()
                 yield instance
@@ -99,12 +98,15 @@ class Instance:
 
     async def _beat(self) -> None:
         """Shows that this instance lives, and takes up the turns of those that do not."""
-        if not await self._heartbeat.beat():
+        look = await self._heartbeat.beat(is_shown=self._listener.is_shown)
+        self._listener.beat, self._queue_usage = self._heartbeat.count, look.queue_usage
+        if look.was_given_up:
             log.warning("declared dead by the other instances; rejoining")
+        if look.was_given_up or look.queue_usage > FULL_QUEUE or not self._listener.is_listening:
             await self.chat.delivery.look_around()
         await self.chat.stops.look_around()
         if not self.is_draining:
-            await self.chat.turns.take_over()
+            await self.chat.turns.take_over(may_be_orphans=look.has_lost_others)
 
     async def _measure(self) -> None:
         """Brings the gauges up to date, once a second rather than at every change."""
@@ -128,6 +130,9 @@ class Instance:
             "chatdb": None if schema else "does not answer",
             "schema": "is older than this program" if is_older else None,
             "card_qna_db": None if is_there else "does not answer",
+            "notices": f"the queue of NOTIFY is {usage:.0%} full"
+            if (usage := self._queue_usage) > FULL_QUEUE
+            else None,
             "listen": None if self._listener.is_listening else "the LISTEN connection is lost",
             "llm_server": self.chat.llm_server.failure,
         }
@@ -153,37 +158,3 @@ class Instance:
                 await self.chat.qna.flush_views()
         except (DatabaseError, TimeoutError):
             log.warning("could not say goodbye; the others will notice")
-
-
-class Heartbeat:
-    """Owns what was last seen of the other instances: their sign of life, and since when it has been the same."""
-
-    def __init__(self, instance_id: int, chatdb: Database) -> None:
-        self._instance_id = instance_id
-        self._chatdb = chatdb
-        self._signs: dict[int, tuple[int, float]] = {}
-
-    async def beat(self) -> bool:
-        """Renews this instance's sign of life, and removes instances that have shown none for too long.
-
-        False if the others had declared this one dead. Raises DatabaseError.
-        """
-        try:
-            rows = await self._chatdb.fetch("renew_instance", self._instance_id, INSTANCE_LOCK)
-        except DatabaseError:
-            self._signs.clear()  # who could not look cannot tell how long the others have been silent
-            raise
-        now = time.monotonic()
-        signs: dict[int, tuple[int, float]] = {}
-        for row in rows:
-            id, beat = row["id"], row["beat"]
-            if id is None:
-                continue  # there are no others
-            last_beat, since = self._signs.get(id, (beat, now))
-            signs[id] = (beat, since if beat == last_beat else now)
-            silent = now - signs[id][1]
-            is_dead = silent > (LOST_SECONDS if row["is_locked"] else CRASHED_SECONDS)
-            if is_dead and await self._chatdb.fetch("remove_instance", id, beat):
-                log.warning("instance lost", other=id, silent_seconds=round(silent, 1))
-        self._signs = signs
-        return not rows[0]["was_given_up"]

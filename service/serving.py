@@ -6,26 +6,29 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import FrameType
 from uuid import uuid4
 
 import uvicorn
+from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from common.logs import log
 from database.migrations import CannotStart
-from service.guards import GuardedHttp, GuardedWebSocket
+from service.http_guard import GuardedHttp
+from service.ws_guard import GuardedWebSocket
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 # How long uvicorn may wait for requests and sockets that are left when the gateway has drained.
 GRACE_SECONDS = 5
-STALL_SECONDS = 20.0
+STALL_SECONDS = 20.0  # for a head, a handshake, a message in fragments
 LOOK_SECONDS = 5.0
+STEP_BYTES = 16384  # a client has read on if it has read so many, or all there are
 JOIN_SECONDS = 0.1
 _FIRST = frozenset({"http.response.start", "websocket.accept", "websocket.http.response.start"})
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
@@ -106,19 +109,24 @@ def drain_on_signal(server: uvicorn.Server | None, drain: Callable[[], Awaitable
             signal.signal(number, handler)
 
 
-async def cut_stalled_connections(server: uvicorn.Server | None) -> None:
-    """Cuts connections whose client does not send a head, or does not read an answer. uvicorn would wait for ever."""
-    stalled: dict[GuardedHttp | GuardedWebSocket, tuple[int, float]] = {}
+async def cut_stalled_connections(server: uvicorn.Server | None, send_timeout: float) -> None:
+    """Cuts connections whose client does not send something to its end, or hardly reads: uvicorn waits for ever."""
+    stalled: dict[GuardedHttp | GuardedWebSocket, tuple[object, float]] = {}
     while server is not None:
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(min(LOOK_SECONDS, send_timeout / 2))
         now = time.monotonic()
         before, stalled = stalled, {}
         for protocol in server.server_state.connections:
             if isinstance(protocol, GuardedHttp | GuardedWebSocket) and (place := protocol.stalled_at()) is not None:
-                last_place, since = before.get(protocol, (place, now))
-                stalled[protocol] = place, since if place == last_place else now
-        for protocol, (_, since) in stalled.items():
-            if now - since > STALL_SECONDS:
+                last, since = before.get(protocol, (place, now))
+                if isinstance(place, int) and isinstance(last, int):
+                    last = max(last, place)  # more has been written
+                    has_gone_on = last - place >= STEP_BYTES
+                else:
+                    has_gone_on = last is not place
+                stalled[protocol] = (place, now) if has_gone_on else (last, since)
+        for protocol, (place, since) in stalled.items():
+            if now - since > (send_timeout if isinstance(place, int) else STALL_SECONDS):
                 protocol.transport.abort()
 
 
@@ -136,8 +144,11 @@ class Edge:
     keep a reply on the path of a history, whatever it says.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, routes: Iterable[BaseRoute]) -> None:
         self._app = app
+        for route in routes:
+            # Starlette's `$` lets a path have a line feed at its end, which a proxy's rules need not match.
+            route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + r"\Z")  # type: ignore[attr-defined]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":

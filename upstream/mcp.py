@@ -11,7 +11,7 @@ from common.logs import log
 from settings import Settings
 from upstream.call import Call
 from upstream.replies import Answer, ReplyUnusable, read_recommendation
-from upstream.server import Server
+from upstream.server import Server, describe
 
 TOOL = "consumption_recommend"
 
@@ -20,7 +20,9 @@ class McpServer(Server):
     revision: str | None = None  # of the Model Context Protocol, where it is spoken and known
 
     def __init__(self, settings: Settings, url: str = "", accept: str = "application/json") -> None:
-        super().__init__(settings, url or settings.mcp_server_url.rstrip("/") + f"/tools/{TOOL}", accept)
+        url = url or settings.mcp_server_url.rstrip("/") + f"/tools/{TOOL}"
+        # No login waits for a connection, though the ends of others' sessions may be on their way.
+        super().__init__(settings, url, accept, 2 * settings.max_logins)
 
     async def recommend(self, session_id: UUID, persona_id: int, request_id: str) -> Answer:
         """Asks for a recommendation, in the name of a request. Raises RecommendationFailed."""
@@ -28,8 +30,7 @@ class McpServer(Server):
             payload = {"session_id": str(session_id), "persona_id": persona_id}
             answer = read_recommendation(await self.ask(payload, request_id, Call()))
         except (ReplyUnusable, httpx.HTTPError, aiohttp.ClientError, OSError) as error:
-            why = str(error) if isinstance(error, ReplyUnusable | httpx.HTTPStatusError) else type(error).__name__
-            log.warning("MCP server failed", error=why, request_id=request_id)
+            log.warning("MCP server failed", error=describe(error), server=self.address, request_id=request_id)
             metrics.upstream_calls.labels("mcp", "failed").inc()
             raise RecommendationFailed from error
         metrics.upstream_calls.labels("mcp", "ok").inc()

@@ -20,6 +20,7 @@ from upstream.call import Call, Sink
 from upstream.events import read_objects
 from upstream.mcp import TOOL, McpServer
 from upstream.replies import ReplyUnusable, read_object
+from upstream.server import describe
 
 NEWEST, OLDER = "2026-07-28", ("2025-11-25", "2025-06-18", "2025-03-26")
 CLIENT = {"name": NAME, "version": VERSION}
@@ -114,7 +115,7 @@ class NativeMcpServer(McpServer):
                 if SESSION_HEADER in headers:
                     (await self._session.delete(self._url, headers=headers, allow_redirects=False)).release()
         except (aiohttp.ClientError, OSError, ReplyUnusable) as error:
-            log.warning("MCP session not ended", error=type(error).__name__, request_id=headers["x-request-id"])
+            log.warning("MCP session not ended", error=describe(error), request_id=headers["x-request-id"])
 
     async def _exchange(self, message: dict[str, Any], headers: dict[str, str]) -> dict[str, Any]:
         """Sends a message; the result, if it asks for one. The session that a reply opens is added to `headers`."""

@@ -1,8 +1,12 @@
 """A server that is asked by POST, JSON both ways: httpx's errors over aiohttp's connections."""
 
+import os
+import socket
+import ssl
 import time
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit
 from weakref import WeakKeyDictionary, WeakSet
 
 import aiohttp
@@ -19,6 +23,7 @@ from upstream.replies import ReplyUnusable, read_object
 IDLE_SECONDS = 4.0
 MAX_AGE_SECONDS = 60.0
 MAX_HEADER_BYTES = 65_536
+FORESEEN = (TimeoutError, ReplyUnusable, httpx.HTTPError)  # what `ask` raises
 
 
 class Connector(aiohttp.TCPConnector):
@@ -53,13 +58,15 @@ class Connector(aiohttp.TCPConnector):
 
 
 class Server:
-    """Has connections of its own, for every turn in hand: a slow server takes none from another."""
+    """Has connections of its own: a slow server takes none from another."""
 
-    def __init__(self, settings: Settings, url: str, accept: str) -> None:
-        self._url = url
+    def __init__(self, settings: Settings, url: str, accept: str, max_connections: int) -> None:
+        self._url, parts = url, urlsplit(url)
+        self.address = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"  # without its secrets
         self._timeout = settings.httpx_timeout
         self._max_reply_bytes = settings.max_reply_bytes
-        connector, connect = Connector(settings.max_upstream_connections), settings.connect_timeout
+        connector = Connector(max_connections)
+        connect = min(settings.connect_timeout, 0.9 * settings.httpx_timeout)  # so that it is known what took too long
         self._session = aiohttp.ClientSession(
             connector=connector,
             middlewares=[connector.send],
@@ -108,3 +115,25 @@ class Server:
             if len(body) > self._max_reply_bytes:
                 raise ReplyUnusable("the reply is too large")
         return read_object(bytes(body))
+
+
+def describe(error: BaseException) -> str:
+    """What a call failed at, for operators: neither an address nor anything of the reply."""
+    error = error.__cause__ if isinstance(error, httpx.HTTPError) and error.__cause__ else error
+    below = getattr(error, "certificate_error", getattr(error, "os_error", error))
+    match below:
+        case ReplyUnusable() | httpx.HTTPError():
+            return str(below)
+        case aiohttp.ConnectionTimeoutError():
+            return "timed out while connecting"
+        case TimeoutError() if below is error:
+            return "timed out while waiting for the reply"
+        case socket.gaierror():
+            return f"no such host: {below.strerror}"
+        case ssl.SSLError():
+            return f"TLS: {getattr(below, 'verify_message', None) or below.reason}"
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError() | ConnectionResetError():
+            return "connection reset, or closed before the end of the reply"
+        case OSError(errno=int(number)):
+            return os.strerror(number).lower()
+    return type(below).__name__

@@ -1,4 +1,5 @@
 // REST calls to the gateway, each of them also reported to `api.onCall`.
+import { heardAt } from "./time.js";
 
 export const api = { onCall: () => {} };
 
@@ -14,6 +15,7 @@ export async function call(method, path, body, { timeout = TIMEOUT_MS, key } = {
   try {
     const response = await fetch(path, options);
     answer = JSON.parse((await response.text()) || null);
+    heardAt(response.headers.get("date"));
     status = response.status;
   } catch {
     // The status says so.

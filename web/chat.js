@@ -1,16 +1,18 @@
-// The chat page: puts the session, the view, the menu and the side panel together.
+// The chat page: puts the session, the view, the question field, the menu and the side panel together.
 import { api, call } from "./api.js";
-import { el, kept } from "./dom.js";
+import * as composer from "./composer.js";
+import { kept } from "./dom.js";
 import { showCall, showFrame } from "./inspector.js";
-import { MAX_WAITING, Session } from "./session.js";
-import { EXAMPLES, say, speak, spoken, text } from "./texts.js";
+import * as menu from "./menu.js";
+import { MAX_WAITING } from "./prompts.js";
+import { Session } from "./session.js";
+import { say, speak, spoken, text } from "./texts.js";
+import * as title from "./title.js";
 import { View } from "./view.js";
 
 const LOGIN_TIMEOUT_MS = 330_000; // the tool behind a login may take minutes
 const HISTORY_ROWS = 500;
 const HISTORY_PAUSE_MS = 3000;
-const LONG_LIST = 100;
-const COUNT_FROM = 500; // characters left when the counter appears
 
 const $ = (id) => document.getElementById(id);
 
@@ -25,7 +27,7 @@ const personas = {
   },
 };
 const view = new View({
-  ask,
+  ask: choose,
   login,
   retry: (prompt) => session.retry(prompt),
   rate: (id, value) => call("POST", "/api/chat/feedback", { message_id: id, is_helpful: value }),
@@ -36,7 +38,10 @@ const view = new View({
 const session = new Session({
   state: showState,
   wire: showFrame,
-  answer: (frame) => view.answer(frame),
+  answer(frame) {
+    view.answer(frame);
+    title.mark();
+  },
   draft: (draft) => view.draft(draft),
   sent: (prompt) => view.sent(prompt),
   failed: (prompt, key) => view.failed(prompt, key),
@@ -50,17 +55,22 @@ const session = new Session({
 
 // --- The conversation ---
 
+let beginning = null; // the start that counts: of two, the later
+
 /** Shows the conversation that this tab had, if any, and connects; where its history cannot be had, that comes later. */
 async function start(isFirst = true) {
-  const { id } = session;
+  const { id, visit } = session;
+  const own = (beginning = {});
+  const isOver = () => own !== beginning || visit !== session.visit; // meanwhile it has become another conversation
   const history = id ? await fetchHistory(session) : [];
+  if (isOver()) return;
   if (history) {
+    session.recall(history);
     view.clear();
-    session.rewind();
-    view.quietly(() => history.forEach(showRow));
+    view.recall(history);
     view.draft(session.draft);
   } else {
-    setTimeout(() => session.id === id && session.state !== "taken" && start(false), HISTORY_PAUSE_MS);
+    setTimeout(() => isOver() || session.state === "taken" || start(false), HISTORY_PAUSE_MS);
   }
   session.pending.filter((prompt) => !view.knows(prompt)).forEach((prompt) => show(prompt, true));
   if (history || isFirst) session.connect();
@@ -75,31 +85,29 @@ async function fetchHistory({ id, key }) {
   }
 }
 
-function showRow(row) {
-  const { is_user: isUser, content: message, message_id, timestamp } = row;
-  if (isUser) {
-    session.awaits(row);
-    view.prompt({ message_id, message }, timestamp);
-  } else {
-    session.note(row);
-    view.answer({ ...row, message });
-  }
-}
-
 function show(prompt, later) {
-  view.prompt(prompt, new Date(prompt.sentAt).toISOString(), later);
+  view.prompt(prompt, later);
   showState();
 }
 
+/** What stands in the way of one more prompt, as a hint's key and values; otherwise it is asked. */
 function ask(message) {
-  const waiting = session.pending.length;
-  if (waiting > MAX_WAITING) say($("hint"), "full", { n: waiting });
-  else show(session.ask(message), session.state !== "online");
-  return waiting <= MAX_WAITING;
+  const n = session.pending.length;
+  if (n > MAX_WAITING) return ["full", { n }];
+  show(session.ask(message), session.state !== "online");
+  return null;
+}
+
+// A question that was clicked and not written.
+function choose(message) {
+  const refusal = menu.isMeant(message) && ask(message);
+  if (refusal) say($("hint"), ...refusal);
 }
 
 async function login({ id, name }) {
+  const { visit } = session;
   await call("POST", "/api/login", { session_id: session.id, persona_id: id }, { timeout: LOGIN_TIMEOUT_MS });
+  if (visit !== session.visit) return;
   session.setPersona(name);
   showState();
 }
@@ -114,13 +122,14 @@ function startAnew() {
 // --- The connection in words ---
 
 function showState() {
-  const { state, persona } = session;
+  const { state, persona, pending } = session;
   say($("state"), `state.${state}`);
   $("dot").className = `dot ${state}`;
   $("persona").textContent = persona ?? "";
   $("banner").hidden = ["online", "connecting"].includes(state);
   say($("why"), `state.${state}`);
   say($("reconnect"), state === "taken" ? "takeover" : "reconnect");
+  if (pending.length <= MAX_WAITING) composer.unsay("full");
   showSeconds();
 }
 
@@ -135,34 +144,6 @@ $("reconnect").onclick = () => {
   // Another tab may have gone on with the conversation: all of it is in the history.
   if (session.state === "taken") start();
   else session.connect();
-};
-setInterval(showSeconds, 1000);
-
-// --- Writing ---
-
-const prompt = $("prompt");
-
-function showLength() {
-  const left = prompt.maxLength - prompt.value.length;
-  say($("hint"), left < COUNT_FROM ? "left" : "keys", { n: left });
-  prompt.style.height = "auto";
-  prompt.style.height = `${prompt.scrollHeight + 2}px`;
-}
-
-$("composer").onsubmit = (event) => {
-  event.preventDefault();
-  const message = prompt.value.replaceAll("\0", "").trim();
-  prompt.focus();
-  if (!message || !ask(message)) return;
-  prompt.value = "";
-  showLength();
-};
-prompt.oninput = showLength;
-prompt.onkeydown = (event) => {
-  // While a Korean syllable is being composed, Enter only ends the composing.
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing || event.keyCode === 229) return;
-  event.preventDefault();
-  $("composer").requestSubmit();
 };
 
 // --- Stopping ---
@@ -181,41 +162,6 @@ addEventListener("keydown", (event) => {
   if (event.key === "Escape" && !event.isComposing && event.keyCode !== 229 && !closes) session.stop();
 });
 
-// --- The menu ---
-
-const item = (question, kind, meaning) => el("li", {},
-  el("button", { class: kind, onclick: () => choose(question) },
-    el("span", { lang: "ko", text: question }), meaning ? el("small", { text: meaning }) : null));
-
-function choose(question) {
-  if ($("menu").matches(":popover-open")) $("menu").hidePopover();
-  ask(question);
-}
-
-function showExamples() {
-  $("examples").replaceChildren(
-    ...EXAMPLES.map(([question, meaning]) => item(question, "example", spoken() === "en" && meaning)));
-}
-
-async function loadMenu(name, key, kind, count) {
-  const hadFocus = $(name).contains(document.activeElement);
-  const last = (words, next) => {
-    const button = say(el("button", { class: "link" }), words);
-    button.onclick = () => loadMenu(name, key, kind, next);
-    return el("li", {}, button);
-  };
-  try {
-    const entries = await call("GET", `/api/qna/${name}?top_k=${count}`);
-    const items = entries.map((entry) => item(entry[key], kind));
-    if (entries.length === count && count < LONG_LIST) items.push(last("more", LONG_LIST));
-    $(name).replaceChildren(...items);
-    if (!items.length) $(name).append(say(el("li"), "list.empty"));
-  } catch {
-    $(name).replaceChildren(say(el("li"), "list.failed"), last("again", count));
-  }
-  if (hadFocus) $(name).querySelector("button")?.focus();
-}
-
 // --- Side panel, language, new conversation ---
 
 const framesWanted = kept("localStorage", "chat-frames");
@@ -233,7 +179,7 @@ $("frames-open").onclick = () => {
 $("clear").onclick = () => $("frames").replaceChildren();
 $("language").onclick = () => {
   speak(spoken() === "ko" ? "en" : "ko");
-  showExamples();
+  menu.showExamples(choose);
   showSeconds();
 };
 $("fresh").onclick = () => ($("log").firstChild ? $("confirm").showModal() : startAnew());
@@ -244,9 +190,9 @@ $("fresh-yes").onclick = () => {
 };
 
 showFrames(matchMedia("(min-width: 80rem)").matches && framesWanted.get() !== false);
-showExamples();
-showLength();
+composer.listen(ask);
+menu.showExamples(choose);
 personas.load().catch(() => {}); // a login tries again
-loadMenu("faq", "question", "question", 4);
-loadMenu("terms", "term", "chip", 8);
+menu.load(choose);
+setInterval(showSeconds, 1000);
 start();

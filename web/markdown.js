@@ -1,143 +1,107 @@
-// A safe subset of Markdown, built as DOM nodes: what is not understood stays plain text.
-// Paragraphs with kept line breaks, headings, lists, quotes, tables, rules, code, emphasis, links.
-import { el } from "./dom.js";
+// Markdown as elements: markdown-it reads it, its tokens become nodes, and no text ever becomes markup.
+import { cut, el } from "./dom.js";
+import { masks } from "./masks.js";
+import { say } from "./texts.js";
+import { cjkFriendly, MarkdownIt } from "./vendor/markdown-it.js";
 
-const FENCE = /^\s*```/;
-const HEADING = /^(#{1,6})\s+(.+)/;
-const RULE = /^\s*([-*_])(\s*\1){2,}\s*$/;
-const QUOTE = /^\s*>\s?/;
-const ITEM = /^(\s*)(?:[-*+•]|(\d{1,9})[.)])\s+(.*)/;
-const DIVIDER = /^[\s|:-]*-[\s|:-]*$/;
-const MAX_DEPTH = 5;
+const MAX_CHARS = 20_000;
+const MAX_NODES = 2_000;
+const MAX_LINK = 2_000; // characters
+const MAX_DEPTH = 20;
+const MAX_MS = 120;
+const SHORT = 2_000; // characters, which take no time whatever they are
+const SAFE_LINK = /^(https?:\/\/|mailto:|tel:)/i;
+const IDENTIFIER = /__[a-z\d]+(?:_[a-z\d]+)*__(?!\w)/y;
 
-const isRow = (line) => line?.includes("|");
+const reader = new MarkdownIt({ breaks: true, linkify: true }).use(cjkFriendly);
+reader.disable(["code", "lheading", "reference"]); // indented text, and a line above ---, mean nothing by it
+reader.validateLink = (url) => SAFE_LINK.test(url);
+reader.linkify.set({ fuzzyLink: false, fuzzyEmail: false });
+// A Korean particle ends an address.
+for (const [name, most] of [["match", MAX_CHARS], ["matchAtStart", MAX_LINK]]) {
+  const search = reader.linkify[name].bind(reader.linkify);
+  reader.linkify[name] = (text) => search(text.slice(0, most).replace(/[^\x20-\x7e]/g, " "));
+}
 
-/** The nodes for a Markdown text. The time is linear in its length; no HTML is taken from it. */
-export function markdown(source, depth = 0) {
-  const lines = source.split(/\r?\n/);
+// Before each of the library's rules: it is given up where it takes too long or goes too deep.
+let deadline = 0;
+const watch = ({ level }) => {
+  if (level > MAX_DEPTH || performance.now() > deadline) throw new RangeError("too much Markdown");
+  return false;
+};
+reader.block.ruler.before("table", "watch", watch, { alt: ["paragraph", "blockquote", "list"] });
+reader.inline.ruler.before("text", "watch", watch);
+reader.inline.ruler.before("text", "literal", (state, silent) => {
+  const end = literalEnd(state);
+  if (!end) return false;
+  if (!silent) state.pending += state.src.slice(state.pos, end);
+  state.pos = end;
+  return true;
+});
+reader.inline.ruler.before("text", "line", (state, silent) => {
+  const [line] = state.src[state.pos] === "<" ? /^<br\s?\/?>/i.exec(state.src.slice(state.pos, state.pos + 6)) ?? [] : [];
+  if (line && !silent) state.push("hardbreak", "br", 0);
+  state.pos += line?.length ?? 0;
+  return Boolean(line);
+});
+
+// Where what stands here, and is no emphasis, ends.
+function literalEnd(state) {
+  const { src, pos } = state;
+  if (src[pos] === "*") {
+    state.masks ??= new Map(masks(src).map(([from, to]) => [src.indexOf("*", from), to]));
+    return state.masks.get(pos);
+  }
+  IDENTIFIER.lastIndex = pos;
+  return src[pos] === "_" && IDENTIFIER.test(src) ? IDENTIFIER.lastIndex : 0;
+}
+
+/** The nodes for a Markdown text, in bounded time and number; what takes longer is plain text. */
+export function markdown(source) {
   const out = document.createDocumentFragment();
-  let at = 0;
-
-  const take = (test) => {
-    const from = at;
-    while (at < lines.length && test(lines[at])) at += 1;
-    return lines.slice(from, at);
-  };
-  const startsTable = () => isRow(lines[at]) && isRow(lines[at + 1]) && DIVIDER.test(lines[at + 1]);
-  const isText = (line) => line.trim() && ![FENCE, HEADING, RULE, QUOTE, ITEM].some((block) => block.test(line)) && !startsTable();
-
-  while (at < lines.length) {
-    const line = lines[at];
-    const heading = HEADING.exec(line);
-    if (QUOTE.test(line) && depth < MAX_DEPTH) {
-      const inner = take((next) => QUOTE.test(next)).map((next) => next.replace(QUOTE, ""));
-      out.append(el("blockquote", {}, markdown(inner.join("\n"), depth + 1)));
-    } else if (startsTable()) {
-      out.append(table(take(isRow)));
-    } else if (ITEM.test(line) && !RULE.test(line)) {
-      out.append(list());
-    } else {
-      at += 1;
-      if (FENCE.test(line)) {
-        out.append(el("pre", { tabindex: "0", text: take((next) => !FENCE.test(next)).join("\n") }));
-        at += 1;
-      } else if (heading) {
-        out.append(inline(heading[2], el(`h${Math.min(heading[1].length + 2, 6)}`)));
-      } else if (RULE.test(line)) {
-        out.append(el("hr"));
-      } else if (line.trim()) {
-        out.append(inline([line, ...take(isText)].join("\n"), el("p")));
-      }
-    }
+  const room = { nodes: MAX_NODES };
+  const shown = cut(source, MAX_CHARS);
+  try {
+    if (shown !== source) throw new RangeError("too much text");
+    deadline = source.length < SHORT ? Infinity : performance.now() + MAX_MS;
+    build(reader.parse(source, {}), out, room);
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error; // of ours, or the stack's
+    out.replaceChildren(el("p", { class: "plain", text: shown }));
   }
+  if (room.nodes < 0 || shown !== source) out.append(say(el("p", { class: "note" }), "cut.answer"));
   return out;
+}
 
-  // Goes on over a blank line to the next item; indented text belongs to the item before it.
-  function list() {
-    const open = [];
-    let item = null;
-    for (; at < lines.length; at += 1) {
-      const line = lines[at];
-      const found = RULE.test(line) ? null : ITEM.exec(line);
-      if (found) {
-        const [, { length: indent }, number, words] = found;
-        while (open.length > 1 && indent < open.at(-1).indent) open.pop();
-        const isNested = open.length && indent > open.at(-1).indent + 1 && open.length < MAX_DEPTH;
-        if (!open.length || isNested) {
-          const node = number ? el("ol", { start: number }) : el("ul");
-          item?.append(node);
-          open.push({ indent, node });
-        } else if (open.length === 1 && !number !== (open[0].node.tagName === "UL")) {
-          break;
-        }
-        item = inline(words, el("li"));
-        open.at(-1).node.append(item);
-      } else if (line.trim() && /^\s/.test(line)) {
-        item.append(el("br"));
-        inline(line.trim(), item);
-      } else if (line.trim() || !ITEM.test(lines[at + 1] ?? "")) {
-        break;
-      }
-    }
-    return open[0].node;
+function build(tokens, into, room) {
+  const open = [into];
+  for (const token of tokens) {
+    if (token.hidden) continue; // the paragraphs of a list without blank lines
+    if (token.nesting < 0) open.pop();
+    else if (token.type === "inline") build(token.children, open.at(-1), room);
+    else if ((room.nodes -= 1) < 0) return;
+    else if (token.nesting > 0) open.push(opened(token, open.at(-1)));
+    else open.at(-1).append(leaf(token));
   }
 }
 
-function table([head, , ...body]) {
-  const row = (tag) => (line) => el("tr", {},
-    ...line.trim().replace(/^\||\|$/g, "").split("|").map((cell) => inline(cell.trim(), el(tag))));
-  return el("div", { class: "table", tabindex: "0" },
-    el("table", {}, el("thead", {}, row("th")(head)), el("tbody", {}, ...body.map(row("td")))));
+function opened(token, parent) {
+  const { tag } = token;
+  const [, level] = /^h([1-6])$/.exec(tag) ?? [];
+  const node = level ? el(`h${Math.min(Number(level) + 2, 6)}`) : tag === "a" ? link(token.attrGet("href")) : el(tag);
+  const align = /\w+$/.exec(token.attrGet("style") ?? "");
+  if (align) node.align = align[0]; // the policy of the page allows no style
+  if (token.attrGet("start")) node.start = token.attrGet("start");
+  parent.append(tag === "table" ? el("div", { class: "table", tabindex: "0" }, node) : node);
+  return node;
 }
 
-const MARKS = [["`", "code"], ["**", "strong"], ["__", "strong"], ["~~", "del"], ["*", "em"]];
-const EM_END = /[^\s*]\*(?!\*)/g;
-const LINK = /^\[([^[\]]+)\]\(((?:https?:\/\/|mailto:|tel:)[^()\s]+(?:\([^()\s]*\)[^()\s]*)?)\)/i;
-const URL_HERE = /^https?:\/\/[\w\-.~:/?#@!$&'()*+,;=%]+/;
-const BREAK = /^(<br\s?\/?>|\n)/i;
-const MAX_LINK = 2000; // characters
-
-function inline(text, into) {
-  const missing = new Set(); // marks that have no end any more: not searched for twice
-  let plain = "";
-  let at = 0;
-  const put = (node, length) => {
-    into.append(plain, node);
-    plain = "";
-    at += length;
-    return true;
-  };
-  const endOf = (mark) => {
-    if (mark !== "*") return text.indexOf(mark, at + mark.length + 1);
-    EM_END.lastIndex = at + 1;
-    return EM_END.test(text) ? EM_END.lastIndex - 1 : -1;
-  };
-  const marked = ([mark, tag]) => {
-    if (!text.startsWith(mark, at) || missing.has(mark)) return false;
-    const end = endOf(mark);
-    if (end < 0) missing.add(mark);
-    const inner = text.slice(at + mark.length, end);
-    if (end < 0 || /^\s|\s$/.test(inner)) return false;
-    return put(tag === "code" ? el(tag, { text: inner }) : inline(inner, el(tag)), inner.length + 2 * mark.length);
-  };
-  const other = () => {
-    if (!"[h<\n".includes(text[at])) return false;
-    const ahead = text.slice(at, at + MAX_LINK);
-    const [labelled, label, href] = LINK.exec(ahead) ?? [];
-    if (labelled) return put(link(href, label), labelled.length);
-    const [line] = BREAK.exec(ahead) ?? [];
-    if (line) return put(el("br"), line.length);
-    const bare = /\w/.test(text[at - 1] ?? "") ? "" : URL_HERE.exec(ahead)?.[0].replace(/[.,;:!?'*)]+$/, "");
-    return bare ? put(link(bare, bare), bare.length) : false;
-  };
-  while (at < text.length) {
-    if (MARKS.some(marked) || other()) continue;
-    if (text[at] === "\\" && /[\\`*_~[\]#|>-]/.test(text[at + 1])) at += 1;
-    plain += text[at];
-    at += 1;
-  }
-  into.append(plain);
-  return into;
+function leaf(token) {
+  const { type, tag, content } = token;
+  if (type === "text") return content;
+  if (type === "fence") return el("pre", { tabindex: "0", text: content.replace(/\n$/, "") });
+  if (type === "image") return link(token.attrGet("src"), content || token.attrGet("src")); // nothing is loaded from elsewhere
+  return type === "softbreak" ? el("br") : el(tag, content ? { text: content } : {});
 }
 
-const link = (href, text) => el("a", { href, target: "_blank", rel: "noopener noreferrer", text });
+const link = (href, text = "") => el("a", { href, target: "_blank", rel: "noopener noreferrer", text });

@@ -1,5 +1,6 @@
 // Everything the visitor reads, in Korean and in English, and the switch between them.
 import { kept } from "./dom.js";
+import { hours } from "./time.js";
 
 const LANGUAGES = ["ko", "en"];
 const TEXTS = {
@@ -28,12 +29,15 @@ const TEXTS = {
   prompt: ["질문", "Your question"],
   "prompt.hint": ["궁금한 점을 입력하세요", "Type a question"],
   keys: ["Enter로 보내기, Shift+Enter로 줄 바꾸기", "Enter sends, Shift+Enter starts a new line"],
+  touch: ["", ""],
+  cut: ["질문은 4,000자까지 보낼 수 있어 나머지는 잘랐습니다.", "A question may have 4,000 characters, so the rest was cut off."],
   left: ["{n}자 남음", "{n} characters left"],
   full: ["질문 {n}개가 답변을 기다리고 있습니다.", "{n} questions are waiting for an answer."],
   send: ["보내기", "Send"],
   latest: ["새 답변 보기", "Show the new answer"],
   typing: ["답변을 준비하고 있습니다", "Preparing an answer"],
   "typing.on": ["답변을 쓰고 있습니다", "Writing the answer"],
+  "typing.long": ["답변이 오래 걸리고 있습니다. 자리를 비우셔도 답변은 여기에 남습니다", "This is taking longer. The answer will be kept here if you leave"],
   "typing.cut": ["다시 연결되면 답변을 이어서 받습니다", "The answer follows once we are connected again"],
   "doing.get_card_description": ["카드를 찾는 중…", "Looking up the card…"],
   "doing.get_card_recommendation": ["카드를 고르는 중…", "Choosing cards…"],
@@ -49,6 +53,13 @@ const TEXTS = {
   reply: ["“{text}”에 대한 답변", "In reply to “{text}”"],
   related: ["이어서 물어보기", "Related questions"],
   cards: ["카드", "Cards"],
+  "cut.answer": ["답변이 길어 여기까지만 보여 드립니다. 복사하면 전부 볼 수 있습니다.", "The answer is too long to show all of it. Copy it to have the rest."],
+  "cut.cards": ["외 {n}장이 더 있습니다.", "There are {n} more."],
+  "trouble.status": ["LLM 서버 오류 (HTTP {n})", "LLM server error (HTTP {n})"],
+  "trouble.timeout": ["LLM 서버 통신 오류: 응답 시간이 초과되었습니다.", "LLM server error: it took too long to answer."],
+  "trouble.unreachable": ["LLM 서버 통신 오류: 서버에 연결할 수 없습니다.", "LLM server error: it cannot be reached."],
+  "trouble.format": ["LLM 서버 통신 오류: 응답 형식이 올바르지 않습니다.", "LLM server error: its reply makes no sense."],
+  "trouble.stopped": ["답변이 중지되었습니다.", "The answer was stopped."],
   "card.ask": ["자세히 알아보기", "Tell me more"],
   "fact.annual_fee": ["연회비(원)", "Annual fee (KRW)"],
   "fact.categories": ["분야", "For"],
@@ -66,6 +77,7 @@ const TEXTS = {
   "login.why": ["고객을 고르면 소비에 맞는 카드를 추천해 드립니다.", "Choose a customer for a card that suits their spending."],
   "login.busy": ["{name} 님에게 맞는 카드를 찾고 있습니다…", "Looking for cards for {name}…"],
   "login.done": ["{name} 님으로 로그인했습니다.", "Logged in as {name}."],
+  "login.over": ["데모 고객으로 로그인했습니다.", "Logged in as a demo customer."],
   "login.failed": ["추천을 받지 못했습니다. 잠시 후 다시 골라 주세요.", "There is no recommendation yet. Please choose again in a moment."],
   "state.connecting": ["연결하고 있습니다", "Connecting"],
   "state.online": ["연결됨", "Connected"],
@@ -109,6 +121,14 @@ export const EXAMPLES = [
 const saved = kept("localStorage", "chat-language");
 let language = LANGUAGES.includes(saved.get()) ? saved.get() : "ko";
 
+/** The key and values of a sentence that the gateway says in Korean, where it is one of those; otherwise null. */
+export function known(message) {
+  const [, n] = /^LLM 서버 오류 \(HTTP (\d+)\)$/.exec(message) ?? [];
+  if (n) return ["trouble.status", { n }];
+  const key = Object.keys(TEXTS).find((one) => one.startsWith("trouble.") && TEXTS[one][0] === message);
+  return key ? [key, {}] : null;
+}
+
 export const hasText = (key) => key in TEXTS;
 
 /** The text for `key` in the visitor's language, `{name}` filled from `values`. */
@@ -135,7 +155,7 @@ function render(node) {
 /** Makes a `<time>` show an ISO 8601 timestamp as hours and minutes. */
 export function clock(node, timestamp) {
   node.dateTime = timestamp;
-  node.textContent = new Date(timestamp).toLocaleTimeString(language, { hour: "numeric", minute: "2-digit" });
+  node.textContent = hours(timestamp, language);
   return node;
 }
 

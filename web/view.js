@@ -1,64 +1,74 @@
-// The conversation on the screen: bubbles, the typing dots, and where it is scrolled to.
-import * as parts from "./answers.js";
+// The conversation on the screen: its rows, the dots of an answer to come, and what is marked on either.
 import { el } from "./dom.js";
-import { renew, settled } from "./draft.js";
-import { markdown } from "./markdown.js";
-import { clock, hasText, say, text, translate } from "./texts.js";
+import { Growing } from "./growing.js";
+import { waited } from "./prompts.js";
+import { answerRow, end, promptRow } from "./rows.js";
+import { Scroll } from "./scroll.js";
+import { hasText, say, text, translate } from "./texts.js";
 
-const NEAR_BOTTOM_PX = 120;
-const TOP_PX = 16; // above the first line of what is new
-const DRAW_MS = 100; // between two drawings of an answer in the making
-const TOGETHER_MS = 20; // what begins and its first text come in two frames
-const QUOTE_CHARS = 40;
-const TROUBLE = /^LLM 서버 (통신 )?오류/;
+const BATCH_MS = 12; // of making rows at a time
+const SCREENFUL = 6; // rows, more or less
+const QUIET_MS = 500;
+const LONG_S = 15; // from here on waiting is worth a word
 
-const [log, scroll, typing, latest] = ["log", "scroll", "typing", "latest"].map((id) => document.getElementById(id));
+const [log, typing] = ["log", "typing"].map((id) => document.getElementById(id));
 
 export class View {
-  #prompts = new Map(); // message_id → {node, message}
-  #answers = new Map(); // message_id → the newest answer's node, which is the one that is rated
+  #prompts = new Map(); // message_id → {message, at, node}, and `note` for what is to be said beside it
+  #answers = new Map(); // message_id → the newest answer, which is the one that is rated: see answerRow
+  #last = null; // the last prompt
+  #older = []; // rows of the history that are not made yet, oldest first
   #actions;
-  #draft = null; // as the session has it
-  #drawn = null; // {node, text, about, attempt}
-  #drawnAt = 0;
-  #timer = 0;
-  #top = 0; // where the conversation was scrolled to
-  #isHeld = false; // the reader has scrolled up, to stay there
+  #scroll = new Scroll(() => this.#growing.node ?? log.lastChild);
+  #growing = new Growing({
+    scroll: this.#scroll,
+    quote: (id) => this.#quoted(id),
+    done: () => this.#actions.drawn(),
+  });
 
   /** `actions` has a function for each thing the visitor can do. */
   constructor(actions) {
     this.#actions = actions;
-    latest.onclick = () => this.#show(this.#drawn?.node ?? log.lastChild);
-    scroll.onscroll = () => this.#scrolled();
   }
 
   clear() {
     log.replaceChildren();
     this.draft(null);
+    this.#older = [];
+    this.#last = null;
     this.#prompts.clear();
     this.#answers.clear();
-    latest.hidden = true;
+    document.getElementById("latest").hidden = true;
   }
 
-  /** Runs `fill`, which adds many rows at once, without having all of them read out. */
-  quietly(fill) {
+  /** Shows a history: its end at once, the rest upwards, little by little; none of it is read out. */
+  recall(history) {
     log.ariaLive = "off";
-    fill();
-    scroll.scrollTop = scroll.scrollHeight;
-    setTimeout(() => (log.ariaLive = "polite"), 500);
+    this.#older = history.map(({ is_user: isUser, content: message, timestamp: at, ...row }) => {
+      if (isUser) return this.#prompt({ ...row, message, at });
+      return this.#answer({ ...row, message, timestamp: at });
+    });
+    this.#fill();
+    this.#scroll.show(null, true);
+  }
+
+  #fill() {
+    const older = this.#older;
+    const rows = [];
+    const until = performance.now() + BATCH_MS;
+    while (older.length && (rows.length < SCREENFUL || performance.now() < until)) rows.unshift(this.#row(older.pop()));
+    this.#scroll.above(() => log.prepend(...rows));
+    if (older.length) requestAnimationFrame(() => setTimeout(() => older === this.#older && this.#fill()));
+    else setTimeout(() => (log.ariaLive = "polite"), QUIET_MS);
   }
 
   knows = ({ message_id: id }) => this.#prompts.has(id);
 
-  prompt({ message_id: id, message }, timestamp, later) {
-    const node = el("div", { class: "row me" },
-      say(el("span", { class: "sr" }), "you"),
-      el("div", { class: "bubble", text: message }),
-      el("p", { class: "meta" }, el("span", { class: "note" }), clock(el("time"), timestamp)));
-    this.#prompts.set(id, { node, message });
-    if (later) this.#note(id, "later");
-    log.append(node);
-    this.#show(node, true);
+  prompt(prompt, later) {
+    const entry = this.#prompt(prompt);
+    if (later) this.#note(prompt.message_id, "later");
+    log.append(this.#row(entry));
+    this.#scroll.show(entry.node, true);
   }
 
   renamed(oldId, { message_id: id }) {
@@ -81,146 +91,82 @@ export class View {
   }
 
   #note(id, key, action = "") {
-    const node = this.#prompts.get(id)?.node;
-    node?.classList.toggle("failed", Boolean(key?.startsWith("error.")));
-    node?.querySelector(".note").replaceChildren(...(key ? [say(el("span"), key), " ", action] : []));
+    const prompt = this.#prompts.get(id);
+    if (!prompt) return;
+    prompt.note = key ? [say(el("span"), key), " ", action] : [];
+    prompt.isFailed = Boolean(key?.startsWith("error."));
+    if (prompt.node) mark(prompt.node, prompt);
   }
 
-  /** Shows an answer in the making, or takes it away (null); it is drawn soon, and not more often than can be read. */
+  /** Shows an answer in the making, or takes it away (null). */
   draft(draft) {
-    this.#draft = draft;
-    if (draft) this.#timer ||= setTimeout(() => this.#draw(), Math.max(TOGETHER_MS, this.#drawnAt + DRAW_MS - Date.now()));
-    else this.#undraw();
-  }
-
-  #draw() {
-    this.#timer = 0;
-    this.#drawnAt = Date.now();
-    if (!this.#draft) return;
-    const { message_id: id, attempt, message, tool_name: tool } = this.#draft;
-    const words = settled(message);
-    const about = `${id} ${tool}`;
-    const follow = this.#follows();
-    if (this.#drawn && (this.#drawn.about !== about || this.#drawn.attempt < attempt)) this.#undraw();
-    if (words) {
-      this.#drawn ??= this.#row(id, tool);
-      Object.assign(this.#drawn, { about, attempt });
-      const { node, text } = this.#drawn;
-      renew(text, markdown(words));
-      // Further than its first line only for a reader who has gone there.
-      if (follow) this.#show(node, scroll.scrollTop > node.offsetTop - TOP_PX + 1);
-      else this.#point(node);
-    }
-    this.#actions.drawn();
-  }
-
-  // Beside the log, which is read out: the answer is, once it is whole.
-  #row(id, tool) {
-    const { bubble, text } = this.#bubble(id, tool);
-    const node = el("div", { class: "row bot", id: "draft", "aria-busy": "true" }, say(el("span", { class: "sr" }), "bot"), bubble);
-    typing.before(node);
-    return { node, text };
-  }
-
-  #undraw() {
-    this.#drawn?.node.remove();
-    this.#drawn = null;
-  }
-
-  #bubble(id, tool) {
-    const asked = this.#prompts.get(id);
-    const text = el("div", { class: "text", lang: "ko" });
-    const bubble = el("div", { class: "bubble" });
-    if (asked && !this.#answers.has(id) && asked.node !== [...log.querySelectorAll(".me")].at(-1)) {
-      const quote = asked.message.slice(0, QUOTE_CHARS) + (asked.message.length > QUOTE_CHARS ? "…" : "");
-      bubble.append(say(el("p", { class: "reply" }), "reply", { text: quote }));
-    }
-    if (hasText(`tool.${tool}`)) bubble.append(say(el("p", { class: "tool" }), `tool.${tool}`));
-    bubble.append(text);
-    return { bubble, text };
+    this.#growing.show(draft);
   }
 
   answer(frame) {
-    const { message_id: id, message, tool_name: tool, timestamp } = frame;
-    const actions = this.#actions;
-    const asked = this.#prompts.get(id);
-    const older = this.#answers.get(id);
-    this.#note(id, null);
-    older?.classList.add("answered"); // the newer answer takes over the rating, and ends the login
-    older?.querySelector(".personas")?.setAttribute("inert", "");
-
-    const { bubble, text } = this.#bubble(id, tool);
-    text.append(markdown((frame.stopped && settled(message)) || String(message))); // as it was shown when it was stopped
-    if (asked && TROUBLE.test(message)) {
-      const again = el("button", { class: "chip", onclick: () => actions.ask(asked.message) });
-      bubble.append(say(again, "again"));
-    }
-    if (frame.login_required) bubble.append(parts.login(actions.personas, actions.login));
-    const node = el("div", { class: "row bot" },
-      say(el("span", { class: "sr" }), "bot"), bubble,
-      parts.cards(frame.card_list, actions.ask),
-      parts.related(frame.related_questions, actions.ask),
-      el("div", { class: "meta" }, frame.stopped ? say(el("span"), "stopped") : null, clock(el("time"), timestamp),
-        parts.rating(frame.is_helpful, (value) => actions.rate(id, value))));
-    translate(node);
-    this.#answers.set(id, node);
-
-    const follow = this.#follows();
+    this.#note(frame.message_id, null);
+    const node = this.#row(this.#answer(frame));
+    const follows = this.#scroll.follows();
     typing.hidden = true; // the answer takes its place, so that nothing moves
-    if (this.#draft?.message_id === id || this.#drawn?.about.startsWith(id)) this.draft(null);
+    this.#growing.end(frame.message_id);
     log.append(node);
-    if (follow) this.#show(node);
-    else this.#point(node);
+    if (follows) this.#scroll.show(node);
+    else this.#scroll.point(node);
   }
 
   /** A line in the conversation that is nobody's words. */
   note(key) {
     log.append(say(el("p", { class: "line" }), key));
-    this.#show(log.lastChild);
+    this.#scroll.show(log.lastChild);
   }
 
   /** Shows how long the oldest unanswered prompt has waited; unless `connected`, its answer cannot come now. */
   typing(pending, connected) {
-    const follow = typing.hidden && this.#follows();
+    const follows = typing.hidden && this.#scroll.follows();
     typing.hidden = !pending.length;
     if (typing.hidden) return;
-    const { message, tool_name: tool } = this.#draft ?? {};
-    const doing = pending[0].stopped ? "stopping" : message ? "typing.on" : hasText(`doing.${tool}`) ? `doing.${tool}` : "typing";
-    const n = Math.max(0, Math.floor((Date.now() - pending[0].sentAt) / 1000));
+    const { message, tool_name: tool } = this.#growing.draft ?? {};
+    const n = waited(pending[0]);
+    const long = n >= LONG_S ? "typing.long" : hasText(`doing.${tool}`) ? `doing.${tool}` : "typing";
+    const doing = pending[0].stopped ? "stopping" : message ? "typing.on" : long;
     const [label, seconds] = typing.querySelectorAll("span");
     say(label, connected ? doing : "typing.cut");
     seconds.textContent = text("seconds", { n });
     typing.classList.toggle("still", !connected);
-    if (follow) scroll.scrollTop = scroll.scrollHeight;
+    if (follows) this.#scroll.show(null, true);
   }
 
-  #atBottom() {
-    return scroll.scrollHeight - scroll.scrollTop - scroll.clientHeight < NEAR_BOTTOM_PX;
+  #prompt(prompt) {
+    this.#last = { ...prompt };
+    this.#prompts.set(prompt.message_id, this.#last);
+    return this.#last;
   }
 
-  #scrolled() {
-    const { scrollTop: top, scrollHeight, clientHeight } = scroll;
-    const isAtEnd = scrollHeight - top - clientHeight < 2;
-    if (top < this.#top && !isAtEnd) this.#isHeld = true;
-    else if (this.#atBottom()) this.#isHeld = false;
-    this.#top = top;
-    if (this.#atBottom()) latest.hidden = true;
+  #answer(frame) {
+    const { message_id: id } = frame;
+    const entry = { frame, asked: this.#prompts.get(id), quoted: this.#quoted(id) };
+    const older = this.#answers.get(id);
+    if (older) older.isOver = true;
+    if (older?.node) end(older.node);
+    this.#answers.set(id, entry);
+    return entry;
   }
 
-  #follows() {
-    return this.#atBottom() && !this.#isHeld;
+  // What an answer has to say that it answers: the prompt, unless that is the last one.
+  #quoted(id) {
+    const asked = this.#prompts.get(id);
+    return asked && asked !== this.#last && !this.#answers.has(id) ? asked.message : null;
   }
 
-  // To the end, but never past the first line of what is new, and never back up.
-  #show(node, toEnd = false) {
-    const end = scroll.scrollHeight - scroll.clientHeight;
-    scroll.scrollTop = toEnd || !node ? end : Math.max(scroll.scrollTop, Math.min(end, node.offsetTop - TOP_PX));
-    latest.hidden = true;
-    this.#isHeld = false;
+  #row(entry) {
+    entry.node = entry.frame ? answerRow(entry, this.#actions) : promptRow(entry);
+    if (entry.note) mark(entry.node, entry);
+    translate(entry.node);
+    return entry.node;
   }
+}
 
-  // Offers the way to what is new, unless it begins on the screen already.
-  #point(node) {
-    latest.hidden = node.offsetTop < scroll.scrollTop + scroll.clientHeight;
-  }
+function mark(node, { note, isFailed }) {
+  node.classList.toggle("failed", isFailed);
+  node.querySelector(".note").replaceChildren(...note);
 }

@@ -2,8 +2,9 @@
 WITH removed AS (
     DELETE FROM "Instance" WHERE id = $1 AND ($2::bigint IS NULL OR beat = $2) RETURNING id
 ), held AS (
-    SELECT session_id FROM "ChatSession" WHERE instance_id IN (SELECT id FROM removed) ORDER BY session_id FOR NO KEY UPDATE
+    SELECT session_id FROM "ChatSession" WHERE instance_id = $1 AND EXISTS (SELECT FROM removed) ORDER BY session_id FOR NO KEY UPDATE
 ), ended AS (
-    UPDATE "ChatSession" s SET instance_id = NULL, ended_at = clock_timestamp() FROM held WHERE s.session_id = held.session_id
+    UPDATE "ChatSession" s SET instance_id = NULL, ended_at = clock_timestamp()
+    WHERE s.session_id = ANY (ARRAY(SELECT session_id FROM held))
 )
 SELECT id FROM removed

@@ -5,7 +5,7 @@ WITH before AS (
     FOR NO KEY UPDATE
 )
 UPDATE "ChatSession" s SET instance_id = $2, connection_no = s.connection_no + 1, ended_at = NULL
-FROM before WHERE s.session_id = before.session_id
+FROM before WHERE s.session_id = $1 AND s.session_id = before.session_id
 RETURNING before.instance_id AS instance_before, s.connection_no, s.last_answer_at,
     (SELECT count(*) FROM "Chat" c WHERE c.session_id = s.session_id AND c.is_user
         AND c.created_at > now() - interval '1 minute') AS prompts

@@ -49,6 +49,18 @@ async def test_the_old_history_is_read_as_it_was(world: World, gateway: Gateway,
     assert said(world, gateway, session_id) == old.conversation(session_id)
 
 
+async def test_a_takeover_leaves_statistics_and_says_how_far_it_is(gateway: Gateway, world: World) -> None:
+    """Otherwise the first logins would read whole tables: autovacuum does not notice that a table was rewritten."""
+    analysed = (
+        "SELECT count(DISTINCT tablename) FROM pg_stats WHERE tablename = ANY ('{ChatSession,Chat,ChatbotResponse}')"
+    )
+    assert world.chatdb.value(analysed) == 3
+    never = "SELECT count(*) FROM pg_class WHERE relname = ANY ('{ChatSession,Chat,ChatbotResponse}') AND reltuples < 1"
+    assert world.chatdb.value(never) == 0
+    steps = [line for line in gateway.output().splitlines() if "migration goes on" in line]
+    assert len(steps) >= 6, "a line for each step that takes long with many rows"
+
+
 async def test_old_ids_and_times_are_kept_to_the_microsecond(world: World, gateway: Gateway) -> None:
     prompt, answer, *_ = history(world, gateway, old.SESSION)
     assert prompt["message_id"] == old.PROMPT

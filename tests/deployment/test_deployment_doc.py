@@ -12,6 +12,10 @@ from tests.support.processes import ROOT
 from tests.support.world import NewGateway, NewWorld
 
 TEXT = (ROOT / "docs" / "deployment.md").read_text("utf-8")
+# As gateway.py has them, which cannot be imported without settings.
+KEEP_ALIVE_SECONDS = int(re.findall(r"^KEEP_ALIVE_SECONDS = (\d+)$", (ROOT / "gateway.py").read_text(), re.M)[0])
+PATHS = set(re.findall(r'Route\("([^"]+)"', (ROOT / "gateway.py").read_text()))
+SCRIPT_SECONDS = ("DRAIN_SECONDS_DEFAULT", "STOP_SECONDS_BEYOND_DRAIN")
 STATEMENTS = re.findall(r"```sql\n(.*?)```", TEXT, re.DOTALL)
 # Words in capitals that are variables of scripts, of the balancer example or of other programs.
 OTHERS = {"BALANCER", "DEPLOY_HOSTS", "DOCKER_HOST", "HOST", "IMAGE", "READY_SECONDS", "TARGET_GROUP_ARN"}
@@ -38,6 +42,37 @@ def test_its_files_and_links_exist() -> None:
         re.sub(r"[^\w\- ]", "", line).strip().lower().replace(" ", "-") for line in re.findall(r"^## (.*)$", TEXT, re.M)
     }
     assert set(re.findall(r"\]\(#([\w-]+)\)", TEXT)) == headings
+
+
+ALB = {
+    setting: (value, why)
+    for _, setting, value, why in re.findall(r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", TEXT, re.MULTILINE)
+}
+
+
+def in_seconds(setting: str) -> list[int]:
+    return [int(number) for number in re.findall(r"(\d+) s\b", ALB[setting][0])]
+
+
+def test_the_load_balancer_and_the_gateway_fit_together() -> None:
+    """Pings, connections kept, draining, the stop timeout and both health checks, as their defaults are."""
+    (idle,), (delay,) = in_seconds("idle timeout"), in_seconds("deregistration delay")
+    assert 2 * Settings.ping_seconds < idle < KEEP_ALIVE_SECONDS
+    assert f"below the {KEEP_ALIVE_SECONDS} s" in ALB["idle timeout"][1]
+    scripts = (ROOT / "docker-scripts" / "lib.sh").read_text()
+    drain, beyond = (int(re.findall(rf"^{name}=(\d+)$", scripts, re.M)[0]) for name in SCRIPT_SECONDS)
+    assert drain == Settings.drain_seconds
+    assert Settings.drain_seconds < delay < drain + beyond
+    assert f"`DRAIN_SECONDS` + {beyond}" in ALB["deregistration delay"][1]
+    own = re.search(r"HEALTHCHECK --interval=(\d+)s --timeout=(\d+)s", (ROOT / "Dockerfile").read_text())
+    assert own
+    assert in_seconds("interval, timeout") == [int(own[1]), int(own[2])]
+    path = re.findall(r"GET (/[\w/]+)", ALB["health check"][0])[0]
+    assert path in (ROOT / "docker-scripts" / "healthcheck.py").read_text()
+    assert path in PATHS
+    assert ALB["protocol, port"][0].endswith(f" {Settings.port}")
+    interval, lost = in_seconds("interval, timeout")[0], re.findall(r"after (\d+) s", TEXT)[0]
+    assert int(ALB["healthy, unhealthy threshold"][0][-1]) * interval == int(lost)
 
 
 @pytest.mark.anyio

@@ -200,10 +200,10 @@ def test_ci_runs_the_same_targets_and_stops_at_the_first_failure(shell: Shell) -
     shell.add_program("apt-get", "exit 0")
     shell.add_program("make", f'echo "$1 $CI" >> {log}; [ "$1" != "$FAILS" ]')
     assert shell.run(".ci/run").status == 0
-    assert log.read_text().splitlines() == ["check true", "test true", "delivery true"]
+    assert log.read_text().splitlines() == ["check true", "soak true", "test true", "delivery true"]
     log.unlink()
     assert shell.run(".ci/run", environment={"FAILS": "check"}).status != 0
     assert log.read_text().splitlines() == ["check true"]
     log.unlink()
     assert shell.run(".ci/run", environment={"FAILS": "test"}).status != 0
-    assert log.read_text().splitlines() == ["check true", "test true"], "a test that fails has failed"
+    assert log.read_text().splitlines() == ["check true", "soak true", "test true"], "a test that fails has failed"

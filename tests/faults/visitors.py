@@ -24,7 +24,7 @@ PAUSE_SECONDS = 0.2  # before coming back, and before repeating a prompt that wa
 TAKEN_OVER = 4001
 PASSING = ("Internal Server Error: DB operation failed", "Server is restarting")
 PUSHED_BY = "consumption_recommend"
-FAILED = ("LLM 서버 오류", "LLM 서버 통신 오류: ", "답변이 중지되었습니다.")
+FAILED = ("LLM 서버 통신 오류: 응답 형식이 올바르지 않습니다.", "LLM 서버 ", "답변이 중지되었습니다.")
 
 
 class FrontEnd:

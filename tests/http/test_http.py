@@ -72,6 +72,15 @@ def test_an_unknown_path_is_a_404_with_a_sentence(default_gateway: Gateway, path
     assert_sentence(default_gateway.http.get(default_gateway.base_url + path), 404)
 
 
+@pytest.mark.parametrize("end", ["%0a", "%0a/", "/%0a", "%0d%0a", "%20", "%00", "%3f", "%23", ";"])
+def test_a_path_with_more_behind_it_is_another_path(default_gateway: Gateway, end: str) -> None:
+    """A line feed, too, which a pattern's `$` passes over: a proxy's rule for the path would not see it."""
+    for path in [*GETS, "/metrics", "/api/health/ready", "/docs", "/openapi.json", "/web/docs.js", "/api/chat/ws"]:
+        assert default_gateway.http.get(default_gateway.base_url + path + end).status_code == 404, path
+    for path, body in POSTS.items():
+        assert default_gateway.http.post(default_gateway.base_url + path + end, json=body).status_code == 404, path
+
+
 @pytest.mark.parametrize("path", GETS)
 def test_head_is_get_without_a_body(default_gateway: Gateway, path: str) -> None:
     response = default_gateway.http.head(path)

@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Iterator
 import asyncpg
 import pytest
 
+from common.clock import Clock
 from common.errors import DatabaseError
 from database.notices import INSTANCE_LOCK
 from database.pool import Database
-from service.instance import CRASHED_SECONDS, Heartbeat
+from service.heartbeat import CRASHED_SECONDS, Heartbeat
 from tests.support.network import TcpProxy
 from tests.support.postgres import PostgresServer
 from tests.support.statements import ChatDb, open_pool
@@ -43,7 +44,7 @@ class Instances:
     async def join(self, name: str, database: Database | None = None) -> Heartbeat:
         (row,) = await self.db.run("join_instance")
         self.ids[name] = row["id"]
-        return Heartbeat(row["id"], database or self.db.database)
+        return Heartbeat(row["id"], Clock(row["now"]), database or self.db.database)
 
     async def there(self) -> set[str]:
         rows = await self.db.sql('SELECT id FROM "Instance"')
@@ -61,24 +62,24 @@ async def test_who_shows_no_sign_of_life_is_declared_dead_unless_it_holds_its_lo
     silent, locked = await instances.join("silent"), await instances.join("locked")
     everybody = set(instances.ids)
     for heartbeat in (silent, locked, blinded, watcher):
-        assert await heartbeat.beat()
+        assert not (await heartbeat.beat(is_shown=False)).was_given_up
     locking = await asyncpg.connect(db.url)
     await locking.execute(f"SELECT pg_advisory_lock({INSTANCE_LOCK}, {instances.ids['locked']})")
     proxy.cut()
     with pytest.raises(DatabaseError):
-        await blinded.beat()
+        await blinded.beat(is_shown=False)
     proxy.mend()
     await asyncio.sleep(CRASHED_SECONDS / 2)
-    await db.run("renew_instance", instances.ids["beating"], INSTANCE_LOCK)
-    assert await watcher.beat()
+    await db.run("renew_instance", instances.ids["beating"], INSTANCE_LOCK, 1, True)
+    assert not (await watcher.beat(is_shown=False)).was_given_up
     assert await instances.there() == everybody
     await asyncio.sleep(CRASHED_SECONDS / 2 + 0.1)
-    assert await blinded.beat()
+    assert (await blinded.beat(is_shown=False)).has_lost_others, "for all that it knows"
     assert await instances.there() == everybody
-    assert await watcher.beat()
+    assert not (await watcher.beat(is_shown=False)).was_given_up
     assert await instances.there() == everybody - {"silent"}
     assert [record.getMessage() for record in caplog.records if "instance lost" in record.getMessage()]
-    assert not await silent.beat()
-    assert await silent.beat()
+    assert (await silent.beat(is_shown=False)).was_given_up
+    assert not (await silent.beat(is_shown=False)).was_given_up
     assert await instances.there() == everybody
     await locking.close()

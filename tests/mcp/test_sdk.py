@@ -63,11 +63,10 @@ async def test_slow_calls_are_cancelled_at_the_server(sdk: dict[int, SdkServer],
     clients = [new_client(server.url(mode), httpx_timeout=2.0) for server in sdk.values() for mode in MODES]
     failures = await asyncio.gather(*(ask(client, "slow") for client in clients), return_exceptions=True)
     assert [type(failure) for failure in failures] == [TimeoutError] * len(clients)
-    for version, noticed in ((1, 3), (2, 2)):
-        await become(
-            lambda version=version, noticed=noticed: sdk[version].count("cancelled") == before[version] + noticed
-        )  # type: ignore[misc]
-        await nothing_is_left_open(sdk[version])
+    expected = {1: before[1] + 3, 2: before[2] + 2}
+    await become(lambda: {version: server.count("cancelled") for version, server in sdk.items()} == expected)
+    for server in sdk.values():
+        await nothing_is_left_open(server)
 
 
 async def test_a_caller_that_is_cancelled_cancels_the_call(sdk: dict[int, SdkServer], new_client: NewClient) -> None:

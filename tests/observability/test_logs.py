@@ -21,7 +21,7 @@ from tests.observability.conftest import Cuttable, Pair, TakenOver
 from tests.observability.scrape import scrape
 from tests.support.backends import Hang, Held, answer
 from tests.support.chat import new_id, visit
-from tests.support.cluster import instance_ids, resume, until_closed
+from tests.support.cluster import resume, until_closed
 from tests.support.gateway import Gateway, environment
 from tests.support.processes import ROOT
 from tests.support.waiting import become
@@ -187,8 +187,9 @@ async def test_failures_of_the_servers_behind_are_warnings(pair: Pair) -> None:
     before = pair.here.output()
     await provoke.answer_with_a_status(pair)
     line = await logged(pair.here, before, event="LLM server failed")
-    assert line["level"] == "warning"
-    assert "message_id" in line, "which turn it was"
+    assert (line["level"], line["error"], line["server"]) == ("warning", "HTTP 503", pair.cluster.world.llm.url)
+    turn = await logged(pair.here, before, event="turn", message_id=line["message_id"])
+    assert turn["outcome"] == "llm_failed"
     await provoke.fail_to_log_in(pair)
     line = await logged(pair.here, before, event="MCP server failed")
     assert (line["level"], line["error"]) == ("warning", "HTTP 500")
@@ -233,7 +234,7 @@ async def test_every_line_is_json_from_the_start_to_the_end(
     world = new_world()
     gateway = new_gateway(world, ENVIRONMENT="production", DRAIN_SECONDS="0.2", **STARTS[way])
     expected = 2 if "2" in way else 1
-    await become(lambda: len(instance_ids(world.chatdb)) == expected, what="all are there")
+    await become(lambda: gateway.output().count('"event":"started"') == expected, what="all have started")
     message = unique("못 끝낸 질문")
     world.llm.on(message, Hang())
     async with visit(gateway) as visitor:

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -38,6 +39,7 @@ KNOWN: Counts = NEW | {f"gateway_turn_seconds_count{{{part}}}": 1 for part in ("
 DISPATCHED: Counts = (
     NEW | {f"gateway_turn_seconds_count{{{part}}}": 1 for part in PARTS} | {"gateway_prompts_total{llm}": 1}
 )
+FAILED: Counts = {name.replace("{llm}", "{llm_failed}"): count for name, count in DISPATCHED.items()}
 BY_LLM: Counts = DISPATCHED | {"gateway_upstream_calls_total{llm,ok}": 1}
 STREAMED: Counts = {"gateway_first_delta_seconds_count{}": 1}
 BY_FAQ: Counts = KNOWN | {"gateway_prompts_total{faq}": 1}
@@ -74,9 +76,9 @@ EXPECTED: dict[Provoke, Counts] = {
     provoke.log_in_for_there: LOGIN | {"gateway_pushes_total{remote}": 1},
     provoke.log_in_from_there: NEW | {"gateway_caught_up_answers_total{}": 1},
     provoke.fail_to_log_in: NEW | {"gateway_upstream_calls_total{mcp,failed}": 1},
-    provoke.answer_with_a_status: DISPATCHED | {"gateway_upstream_calls_total{llm,status}": 1},
-    provoke.answer_without_sense: DISPATCHED | {"gateway_upstream_calls_total{llm,format}": 1},
-    provoke.answer_with_a_reset: DISPATCHED | {"gateway_upstream_calls_total{llm,unreachable}": 1},
+    provoke.answer_with_a_status: FAILED | {"gateway_upstream_calls_total{llm,status}": 1},
+    provoke.answer_without_sense: FAILED | {"gateway_upstream_calls_total{llm,format}": 1},
+    provoke.answer_with_a_reset: FAILED | {"gateway_upstream_calls_total{llm,unreachable}": 1},
 }
 
 
@@ -298,10 +300,23 @@ def worker_pids(gateway: Gateway) -> set[int]:
     return {child.pid for child in alive if "spawn_main" in " ".join(child.cmdline())}
 
 
-async def test_any_worker_shows_the_sum_over_all(new_world: NewWorld, new_gateway: NewGateway) -> None:
-    """Turns and sessions of two workers; and a worker that was killed leaves its counts, but none of its sessions."""
-    world = new_world()
-    gateway = new_gateway(world, arguments=("--workers", "2"))
+STARTS: dict[str, dict[str, Any]] = {
+    "uvicorn --workers 2": {"arguments": ("--workers", "2")},
+    "WEB_CONCURRENCY=2 python gateway.py": {"start": "python", "WEB_CONCURRENCY": "2"},
+}
+
+
+@pytest.mark.parametrize("start", STARTS)
+async def test_any_worker_shows_the_sum_over_all(
+    new_world: NewWorld, new_gateway: NewGateway, tmp_path: Path, start: str
+) -> None:
+    """Turns and sessions of two workers; and a worker that was killed leaves its counts, but none of its sessions.
+
+    They add up in a folder of their own, or in the operator's, which is made if it is missing, and never removed.
+    """
+    world, given = new_world(), tmp_path / "not" / "yet"
+    folder = str(given) if start.startswith("uvicorn") else ""
+    gateway = new_gateway(world, PROMETHEUS_MULTIPROC_DIR=folder, **STARTS[start])
     eventually(lambda: len(instance_ids(world.chatdb)) == 2, what="both workers are instances")
 
     def shown() -> list[Scrape]:
@@ -329,6 +344,8 @@ async def test_any_worker_shows_the_sum_over_all(new_world: NewWorld, new_gatewa
         left = [visitor for visitor in visitors if visitor.socket.close_code is None]
         await become(lambda: all_show("gateway_sessions", len(left)), what="what the killed worker held is gone")
         assert all_show("gateway_prompts_total", total, outcome="faq")
+    gateway.stop()
+    assert given.is_dir() == bool(folder)
 
 
 async def test_switched_off_it_is_not_there(new_world: NewWorld, new_gateway: NewGateway) -> None:

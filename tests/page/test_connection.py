@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import signal
 import time
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
-from playwright.sync_api import Request, expect
+from playwright.sync_api import Page, Request, expect
 
 from tests.page.conftest import ChatPage, OpenChat
 from tests.support.backends import Held, answer
 from tests.support.gateway import Gateway, Start
+from tests.support.network import TcpProxy
 from tests.support.waiting import eventually
 from tests.support.world import NewGateway, World, unique
 
@@ -244,17 +246,94 @@ def test_without_the_internet(chat: ChatPage) -> None:
 
 
 def test_the_pauses_between_attempts_grow(open_chat: OpenChat, mortal_gateway: Gateway) -> None:
+    """No WebSocket is opened that cannot succeed, since Firefox would hold the next ones back, up to a minute."""
     chat = open_chat(mortal_gateway)
     chat.is_cut_off = True
     chat.page.evaluate("Math.random = () => 0")  # which shortens each pause to half
     attempts: list[float] = []
-    chat.page.on("websocket", lambda _: attempts.append(time.monotonic()))
+
+    def note(request: Request) -> None:
+        if "/api/health" in request.url:
+            attempts.append(time.monotonic())
+
+    chat.page.on("request", note)
+    sockets = len(chat.sockets)
     mortal_gateway.kill()
     chat.says("waiting")
     chat.eventually(lambda: len(attempts) == 4)
     first, second, third = (later - earlier for earlier, later in pairwise(attempts))
     assert first < second < third
+    assert len(chat.sockets) == sockets
     expect(chat.page.locator("#countdown")).to_contain_text("초")
     mortal_gateway.start()
-    chat.page.get_by_role("button", name="지금 연결").click()
+    chat.page.locator("#reconnect").dispatch_event("click")  # which is gone if it has come back by itself
     chat.connected()
+
+
+class Through:
+    """The gateway as it is reached through a proxy."""
+
+    def __init__(self, proxy: TcpProxy) -> None:
+        self.base_url = f"http://127.0.0.1:{proxy.port}"
+
+
+@pytest.fixture
+def frail(open_tab: Callable[..., Page], gateway: Gateway) -> Iterator[tuple[ChatPage, TcpProxy]]:
+    """A conversation whose connection can fall silent without an end, in a tab whose clock the test moves."""
+    with TcpProxy(gateway.port) as proxy:
+        page = open_tab()
+        page.clock.install()
+        chat = ChatPage(page, Through(proxy))  # type: ignore[arg-type]
+        chat.is_cut_off = True
+        chat.open()
+        question = unique("살아 있나요")
+        chat.ask(question)
+        chat.expect_answer(f"re: {question}")
+        yield chat, proxy
+        proxy.mend()
+    assert chat.problems == []
+
+
+def test_a_connection_that_is_dead_and_does_not_say_so(frail: tuple[ChatPage, TcpProxy]) -> None:
+    """It is noticed within 45 s of a prompt without a sign of life; the prompt is answered on the next one."""
+    chat, proxy = frail
+    proxy.freeze()
+    question = unique("들리나요")
+    chat.ask(question)
+    chat.page.clock.run_for(25_000)
+    expect(chat.page.locator("#state")).to_have_attribute("data-t", "state.online")
+    chat.page.clock.run_for(20_000)
+    chat.says("waiting")
+    proxy.mend()
+    chat.connected()
+    chat.expect_answer(f"re: {question}")
+    expect(chat.answers).to_have_count(2)
+
+
+def test_a_dead_connection_is_noticed_when_the_tab_is_looked_at_again(frail: tuple[ChatPage, TcpProxy]) -> None:
+    chat, proxy = frail
+    proxy.freeze()
+    chat.page.clock.fast_forward(60_000)
+    expect(chat.page.locator("#state")).to_have_attribute("data-t", "state.online")
+    chat.page.evaluate("document.dispatchEvent(new Event('visibilitychange'))")
+    expect(chat.page.locator("#state")).not_to_have_attribute("data-t", "state.online")
+    proxy.mend()
+    chat.connected()
+
+
+def test_a_server_that_is_slow_and_not_dead_is_looked_after_ever_more_rarely(
+    frail: tuple[ChatPage, TcpProxy], world: World
+) -> None:
+    chat, _ = frail
+    question, reply = unique("느린"), Held(answer("느긋하게"))
+    world.llm.on(question, reply)
+    chat.ask(question)
+    world.llm.wait_called(query=question)
+    sockets = len(chat.sockets)
+    for _ in range(18):
+        chat.page.clock.run_for(10_000)
+        chat.connected()
+    assert len(chat.sockets) - sockets == 2
+    reply.release()
+    chat.expect_answer("느긋하게")
+    assert len(world.llm.calls_with(query=question)) == 1

@@ -11,7 +11,7 @@ from tests.support.gateway import Gateway
 from tests.support.processes import ROOT
 from tests.support.world import NewWorld
 
-WEB = sorted(path for path in (ROOT / "web").iterdir() if path.is_file())
+WEB = sorted(path for path in (ROOT / "web").rglob("*") if path.is_file())
 PAGES = [path for path in WEB if path.suffix == ".html"]
 ADDRESS = re.compile(r"(?:https?|wss?|ftp):\\?/\\?/([\w.-]+)|(?<![:\w'\"`/])//([\w-]+\.[\w.-]+)")
 # Names that are never asked for: namespaces, and examples in the descriptions.
@@ -35,7 +35,7 @@ def directives(policy: str) -> dict[str, list[str]]:
     return {name: sources for name, *sources in parts}
 
 
-SERVED = ["/", "/docs", "/docs/", "/openapi.json", "/asyncapi.json", *(f"/web/{path.name}" for path in WEB)]
+SERVED = ["/", "/docs", "/docs/", "/openapi.json", "/asyncapi.json", *(f"/{path.relative_to(ROOT)}" for path in WEB)]
 
 
 def test_everything_served_to_a_browser_has_the_strict_headers(gateway: Gateway) -> None:
@@ -61,8 +61,17 @@ def test_everything_served_to_a_browser_has_the_strict_headers(gateway: Gateway)
 
 
 def test_in_production_the_root_is_name_and_version(new_world: NewWorld) -> None:
-    """Without the chat page; the documentation is served all the same."""
+    """Without the chat page and its files; the documentation is served all the same, with all that it loads."""
+    loaded, left = {"docs.html"}, ["docs.html"]
+    while left:
+        text = (ROOT / "web" / left.pop()).read_text("utf-8")
+        found = set(re.findall(r"""(?:/web/|from "\./|import "\./|import\("\./)([\w.-]+)""", text)) - loaded
+        loaded |= found
+        left += found
     with Gateway(new_world().settings | {"ENVIRONMENT": "production"}) as gateway:
+        for path in WEB:
+            status = gateway.http.get(f"/web/{path.name}").status_code
+            assert status == (200 if path.name in loaded else 404), path.name
         body = gateway.http.get("/").json()
         assert isinstance(body["name"], str)
         assert re.match(r"\d+\.\d+", body["version"])
@@ -133,7 +142,7 @@ def test_what_a_page_loads_or_links_to_is_there(page: Path) -> None:
     assert [link for link in links if not link.startswith("data:") and link not in SERVED] == []
 
 
-@pytest.mark.parametrize("file", WEB, ids=lambda file: file.name)
+@pytest.mark.parametrize("file", [file for file in WEB if file.suffix != ".txt"], ids=lambda file: file.name)
 def test_no_file_names_an_outside_address(file: Path) -> None:
     text = file.read_text("utf-8")
     hosts = [match[1] or match[2] for match in ADDRESS.finditer(text)]

@@ -11,7 +11,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.page.conftest import ChatPage, OpenChat
-from tests.page.test_looks import AA_CONTRAST, LOW_CONTRAST, NAMELESS, SCHEMES, overflow
+from tests.page.test_looks import AA_CONTRAST, LOW_CONTRAST, NAMELESS, SCHEMES, WATCH_SHIFTS, overflow
 from tests.support.backends import Call, Receive, Send, Stream, answer, event
 from tests.support.background import background
 from tests.support.gateway import Gateway
@@ -268,6 +268,22 @@ def test_a_stop_without_a_connection_is_kept_for_the_next_one(
     mortal_gateway.start()
     chat.expect_answer("답변이 중지되었습니다.")
     expect(chat.answers.last.locator(".meta")).to_contain_text("중지됨")
+
+
+def test_nothing_shifts_while_an_answer_grows(chat: ChatPage, world: World) -> None:
+    """No layout shift from the first piece to the whole answer, lists, tables and cards included."""
+    _, told = asked(chat, world)
+    chat.page.wait_for_timeout(600)  # what moves within half a second of a key does not count
+    chat.page.evaluate(WATCH_SHIFTS)
+    for piece in RICH.split("\n"):
+        told.say(piece + "\n")
+        expect(chat.page.locator("#draft")).to_be_visible()
+        chat.page.wait_for_timeout(110)  # a drawing each
+    content = {"answer": RICH, "card_list": ["카드", "카드"], "relatedQuestions": ["다음?"], "login_required": False}
+    told.end("", {"tool_name": "get_card_recommendation", "tool_response_content": content})
+    expect(chat.answers.locator(".card")).to_have_count(2)
+    chat.page.wait_for_timeout(200)
+    assert chat.page.evaluate("window.shifts") == []
 
 
 def test_the_reader_decides_where_the_conversation_is_scrolled_to(chat: ChatPage, world: World) -> None:

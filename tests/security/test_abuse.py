@@ -5,12 +5,11 @@ import math
 import os
 import resource
 import socket
-import struct
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 
 import psutil
@@ -18,10 +17,22 @@ import pytest
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import InvalidStatus
 
+from tests.security import measured
+from tests.security.states import (
+    CHUNKED,
+    HEALTH,
+    LOGIN,
+    PATIENCE_SECONDS,
+    STATES,
+    UNREAD_STATES,
+    UPGRADE,
+    Lasted,
+    stay_in_all,
+)
 from tests.support.background import background
 from tests.support.chat import Visitor, new_id, receive, visit
 from tests.support.gateway import Gateway
-from tests.support.raw import RawSocket
+from tests.support.raw import RawSocket, masked
 from tests.support.waiting import become
 from tests.support.world import NewWorld, World
 
@@ -37,10 +48,6 @@ MEASURE_SECONDS = 1.5
 # there the seconds of CPU count that the gateway spent before it answered, up to 0.02, and without the guards 1 to 7.
 NOISE_SECONDS = 0.02 if IS_LONG else 0.3
 IDLE_SOCKETS = min(8000, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 3) if IS_LONG else 1000
-# At the latest, with room for a busy machine: a head that is not completed has cost its sender the connection after
-# 25 s, a body that dribbles has been answered after 15.
-HEAD_SECONDS = 50.0
-BODY_SECONDS = 40.0
 
 
 @pytest.fixture(scope="module")
@@ -55,30 +62,25 @@ def gateway(world: World) -> Iterator[Gateway]:
     with Gateway(world.settings | more, start="python") as gateway:
         yield gateway
         assert gateway.stop() == 0
-
-
-@dataclass
-class Slow:
-    """How long connections lasted on which nothing goes on, and what was answered to bodies that never end."""
-
-    stalled: dict[str, float]
-    bodies: list[tuple[float, bytes]]
+        assert "Traceback" not in gateway.output()
 
 
 @pytest.fixture(scope="module")
 def beset(world: World) -> Iterator[Gateway]:
     """A gateway of their own for the slow senders."""
-    with Gateway(world.settings | {"PROMPTS_PER_MINUTE": "300"}, start="python") as gateway:
+    more = {"PROMPTS_PER_MINUTE": "300", "SEND_TIMEOUT": "4", "PING_SECONDS": "60"}
+    with Gateway(world.settings | more, start="python") as gateway:
         yield gateway
         assert gateway.stop() == 0
+        assert "Traceback" not in gateway.output()
 
 
 @pytest.fixture(scope="module", autouse=True)
-def slow_senders(beset: Gateway) -> "Iterator[Future[Slow]]":
-    """They are there from the first test on, so that waiting for their end costs nothing."""
-    slow = asyncio.run_coroutine_threadsafe(_send_slowly(beset), background.loop)
-    yield slow
-    slow.cancel()
+def staying(beset: Gateway) -> "Iterator[Future[Lasted]]":
+    """Connections in every state are there from the first test on, so that waiting for their end costs nothing."""
+    staying = asyncio.run_coroutine_threadsafe(stay_in_all(beset), background.loop)
+    yield staying
+    staying.cancel()
 
 
 def resident_mib(gateway: Gateway) -> float:
@@ -108,11 +110,17 @@ async def p99(visitor: Visitor, seconds: float = MEASURE_SECONDS) -> float:
     return sorted(took)[math.ceil(len(took) * 0.99) - 1]
 
 
+def note(name: str, normal: float, during: float, mib: float) -> None:
+    print(f"\n{name}: p99 {normal * 1000:.0f} ms, then {during * 1000:.0f} ms; memory {mib:+.0f} MiB")
+    if IS_LONG:
+        measured.record("abuse", {name: (normal, during, mib)})
+
+
 async def test_slow_heads_and_bodies_do_not_slow_the_others_down(gateway: Gateway, beset: Gateway) -> None:
     async with visit(gateway) as elsewhere, visit(beset) as visitor:
         normal = await p99(elsewhere)
         during = await p99(visitor)
-        print(f"\nslow heads and bodies: p99 {normal * 1000:.0f} ms, then {during * 1000:.0f} ms")
+        note("a connection in each state, and 220 more heads and bodies without end", normal, during, 0.0)
         assert during < 2 * normal + NOISE_SECONDS
 
 
@@ -127,42 +135,29 @@ class Flood:
     connections: int = 3
 
     def run(self, gateway: Gateway) -> None:
-        with ExitStack() as stack:
-            sockets = [stack.enter_context(RawSocket(gateway)) for _ in range(self.connections)]
-            for one in sockets:
+        threads = [threading.Thread(target=self._send, args=(gateway,)) for _ in range(self.connections)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def _send(self, gateway: Gateway) -> None:
+        """An HTTP connection that is cut is opened again; a session is not."""
+        until, left = time.monotonic() + MEASURE_SECONDS, SENT_MIB * 2**20
+        while time.monotonic() < until and left > 0:
+            with suppress(OSError), RawSocket(gateway) as one:
                 if self.is_websocket:
                     one.handshake()
-            threads = [threading.Thread(target=self._send, args=(one.socket,)) for one in sockets]
-            threads += [threading.Thread(target=self._read, args=(one.socket,)) for one in sockets if self.reads]
-            for thread in threads:
-                thread.start()
-            for thread in threads[: self.connections]:
-                thread.join()
-            for one in sockets:
-                with suppress(OSError):
-                    one.socket.shutdown(socket.SHUT_RDWR)
-            for thread in threads[self.connections :]:
-                thread.join()
-
-    def _send(self, connection: socket.socket) -> None:
-        until, left = time.monotonic() + MEASURE_SECONDS, SENT_MIB * 2**20
-        with suppress(OSError):
-            connection.sendall(self.first)
-            connection.settimeout(0.5)
-            while time.monotonic() < until and left > 0:
-                with suppress(TimeoutError):
-                    left -= connection.send(self.again)
-
-    def _read(self, connection: socket.socket) -> None:
-        with suppress(OSError):
-            while connection.recv(65536):
-                pass
-
-
-def masked(first: int, payload: bytes = b"") -> bytes:
-    """A frame of a client, with a mask of zeros."""
-    length = bytes([0x80 | len(payload)]) if len(payload) < 126 else struct.pack("!BH", 0x80 | 126, len(payload))
-    return bytes([first]) + length + b"\0\0\0\0" + payload
+                one.socket.sendall(self.first)
+                one.socket.settimeout(0.5)
+                while time.monotonic() < until and left > 0:
+                    with suppress(TimeoutError):
+                        left -= one.socket.send(self.again)
+                    with suppress(BlockingIOError):
+                        while self.reads and one.socket.recv(65536, socket.MSG_DONTWAIT):
+                            pass
+            if self.is_websocket:
+                break
 
 
 OBJECTS = b'{"a": [' + b", ".join([b"{}"] * 16_000) + b"]}"  # just below MAX_FRAME_BYTES, and slow to parse
@@ -178,6 +173,21 @@ FLOODS = {
     "fragments of a byte": Flood(masked(0x01, b"x"), masked(0x00, b"x") * 9000),
     "headers without end": Flood(b"GET / HTTP/1.1\r\nHost: a\r\n", b"x: y\r\n" * 10_000, is_websocket=False),
     "a path without end": Flood(b"GET /", b"a" * 65536, is_websocket=False),
+    "a handshake's headers without end": Flood(UPGRADE, b"x: y\r\n" * 10_000, is_websocket=False),
+    "frames nested deeply": Flood(b"", masked(0x81, b'{"a":' * 12_000), reads=True),
+    "frames that are no text": Flood(b"", masked(0x81, b"\xff\xfe" * 30) * 500, reads=True),
+    "chunks of a byte": Flood(LOGIN + CHUNKED, b"1\r\nx\r\n" * 10_000, is_websocket=False),
+    "chunks of a byte with extensions": Flood(
+        LOGIN + CHUNKED, (b"1;" + b"x" * 1000 + b"\r\nx\r\n") * 60, is_websocket=False
+    ),
+    "trailers without end": Flood(LOGIN + CHUNKED + b"0\r\n", b"x: y\r\n" * 10_000, is_websocket=False),
+    "a body that nobody reads": Flood(
+        HEALTH + b"Content-Length: 99999999999\r\n\r\n", b"x" * 65536, is_websocket=False
+    ),
+    "blank lines": Flood(b"", b"\r\n" * 30_000, is_websocket=False),
+    "bytes that are no HTTP": Flood(b"", b"\x16\x03\x01\x02\0" * 10_000, is_websocket=False),
+    "logins in a pipeline": Flood(b"", (LOGIN + b"Content-Length: 2\r\n\r\n{}") * 500, is_websocket=False),
+    "replies that are not read": Flood(b"", b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n" * 15, is_websocket=False),
     "requests in a pipeline": Flood(b"", b"GET /api/health HTTP/1.1\r\nHost: a\r\n\r\n" * 1500, is_websocket=False),
 }
 
@@ -195,7 +205,7 @@ async def test_a_flood_neither_slows_the_others_down_nor_fills_the_memory(
         await flood
         await become(lambda: connected(world) == 1, what="what flooded is gone")
         peak = max(peak, resident_mib(gateway))
-        print(f"\n{name}: p99 {normal * 1000:.0f} ms, then {during * 1000:.0f} ms; memory {peak - before:+.0f} MiB")
+        note(name, normal, during, peak - before)
         assert peak - before < GROWTH_MIB, f"{peak - before:.0f} MiB more"
         assert during < 2 * normal + NOISE_SECONDS, f"p99 {during * 1000:.0f} ms in place of {normal * 1000:.0f} ms"
 
@@ -204,115 +214,15 @@ def connected(world: World) -> int:
     return int(world.chatdb.value('SELECT count(*) FROM "ChatSession" WHERE instance_id IS NOT NULL'))
 
 
-async def _until_cut(reader: asyncio.StreamReader) -> bytes:
-    data = b""
-    with suppress(ConnectionError):  # the answer may be followed by a reset, for what was sent after it
-        while piece := await reader.read(65536):
-            data += piece
-    return data
-
-
-HEADS = {
-    "nothing": b"",
-    "half a request line": b"GET /api/he",
-    "half a head": b"GET /api/health HTTP/1.1\r\nHost: a\r\n",
-    "half a handshake": b"GET /api/chat/ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n",
-    # The server's WebSocket parser takes 128 headers, and lines of 8 KiB.
-    "a handshake with too many headers": b"GET /api/chat/ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n"
-    b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
-    + b"x: y\r\n" * 200
-    + b"\r\n",
-    "a handshake with a long header": b"GET /api/chat/ws HTTP/1.1\r\nHost: a\r\nUpgrade: websocket\r\n"
-    b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
-    b"Cookie: " + b"x" * 10_000 + b"\r\n\r\n",
-}
-
-
-async def _silent(gateway: Gateway, head: bytes) -> float:
-    """How long a connection lasts on which no more than this comes; HEAD_SECONDS if it is not cut."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-    started = time.monotonic()
-    writer.write(head)
-    try:
-        async with asyncio.timeout(HEAD_SECONDS):
-            await _until_cut(reader)
-    except TimeoutError:
-        pass
-    finally:
-        writer.transport.abort()
-    return time.monotonic() - started
-
-
-async def _dribble(gateway: Gateway, head: bytes, seconds: float) -> tuple[float, bytes]:
-    """The same for one byte at a time, and what was answered."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
-    started = time.monotonic()
-    writer.write(head)
-    answer = asyncio.create_task(_until_cut(reader))
-    try:
-        while not answer.done() and time.monotonic() - started < seconds:
-            writer.write(b" " if b"\r\n\r\n" in head else b"x")
-            await asyncio.wait([answer], timeout=0.5)
-    finally:
-        writer.transport.abort()
-    return time.monotonic() - started, await answer
-
-
-UNREAD = {
-    "replies that are not read": (b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n" * 16, False),
-    "pongs that are not read before a close": (masked(0x89, b"x" * 125) * 3500 + masked(0x83), True),
-}
-
-
-async def _unread(gateway: Gateway, data: bytes, is_websocket: bool) -> float:
-    """The same for a client that sends all this and reads nothing."""
-
-    def send() -> RawSocket:
-        client = RawSocket(gateway, receive_buffer=4096, segment_bytes=536)
-        if is_websocket:
-            client.handshake()
-        client.socket.sendall(data)
-        return client
-
-    started = time.monotonic()
-    with await asyncio.to_thread(send) as client:
-        port = client.socket.getsockname()[1]
-        for _ in range(int(HEAD_SECONDS * 2)):
-            if port not in _ports(gateway):
-                break
-            await asyncio.sleep(0.5)
-    return time.monotonic() - started
-
-
-def _ports(gateway: Gateway) -> set[int]:
-    """Of the clients that are connected: one that reads nothing is not told by its own kernel that it no longer is."""
-    return {one.raddr.port for one in psutil.Process(gateway.process.pid).net_connections("tcp") if one.raddr}
-
-
-async def _send_slowly(gateway: Gateway) -> Slow:
-    post = b"POST /api/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{"
-    async with asyncio.TaskGroup() as group:
-        heads = {name: group.create_task(_silent(gateway, head)) for name, head in HEADS.items()}
-        unread = {name: group.create_task(_unread(gateway, *what)) for name, what in UNREAD.items()}
-        many = [group.create_task(_silent(gateway, HEADS["half a head"])) for _ in range(200)]
-        dribbling = group.create_task(_dribble(gateway, b"GET /api/health HTTP/1.1\r\nx: ", HEAD_SECONDS))
-        bodies = [group.create_task(_dribble(gateway, post, BODY_SECONDS)) for _ in range(20)]
-    lasted = {name: task.result() for name, task in (heads | unread).items()}
-    lasted["one of many"] = max(task.result() for task in many)
-    lasted["one byte at a time"] = dribbling.result()[0]
-    return Slow(lasted, [task.result() for task in bodies])
-
-
 async def test_silent_sockets_up_to_the_limit(gateway: Gateway) -> None:
     async with visit(gateway) as visitor:
         normal = await p99(visitor)
         before = resident_mib(gateway)
         sockets = await _open(gateway, IDLE_SOCKETS)
         during = await p99(visitor)
-        each_kib = (resident_mib(gateway) - before) * 1024 / len(sockets)
-        print(
-            f"\n{len(sockets)} silent sockets: {each_kib:.0f} KiB each, p99 {normal * 1e3:.0f}, {during * 1e3:.0f} ms"
-        )
+        grown = resident_mib(gateway) - before
+        each_kib = grown * 1024 / len(sockets)
+        note(f"{len(sockets):,} silent sockets", normal, during, grown)
         assert during < 2 * normal + NOISE_SECONDS
         assert each_kib < 64
         async with visit(gateway):  # the last one that MAX_SESSIONS leaves
@@ -338,11 +248,24 @@ async def _open(gateway: Gateway, count: int) -> list[ClientConnection]:
     return await asyncio.gather(*(one() for _ in range(count)))
 
 
-async def test_a_connection_on_which_nothing_goes_on_is_cut(beset: Gateway, slow_senders: "Future[Slow]") -> None:
-    slow = await asyncio.wrap_future(slow_senders)
-    for seconds, answer in slow.bodies:
-        assert seconds < BODY_SECONDS
-        assert answer.startswith(b"HTTP/1.1 408 ")
-    assert {name: round(seconds) for name, seconds in slow.stalled.items() if seconds >= HEAD_SECONDS} == {}, "not cut"
+@pytest.mark.parametrize("state", STATES)
+async def test_no_state_lasts_for_ever(staying: "Future[Lasted]", state: str) -> None:
+    """What is not sent to its end, or a byte at a time, costs its sender the connection: in time, and not before."""
+    seconds, received = (await asyncio.wrap_future(staying)).states[state]
+    at_least, at_most = STATES[state].seconds
+    assert at_least < seconds < at_most
+    assert received.startswith(STATES[state].answered)
+    assert received or not STATES[state].answered
+
+
+@pytest.mark.parametrize("state", UNREAD_STATES)
+async def test_who_hardly_reads_is_cut(staying: "Future[Lasted]", state: str) -> None:
+    assert (await asyncio.wrap_future(staying)).unread[state] < PATIENCE_SECONDS
+
+
+async def test_many_that_never_end_are_all_cut(staying: "Future[Lasted]", beset: Gateway) -> None:
+    many = (await asyncio.wrap_future(staying)).many
+    assert max(seconds for seconds, _ in many) < PATIENCE_SECONDS
+    assert {received[:13] for _, received in many} == {b"", b"HTTP/1.1 408 "}
     async with visit(beset) as visitor:
         await visitor.goes_on()

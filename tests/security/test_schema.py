@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.security import measured
 from tests.support.gateway import Gateway, environment
 from tests.support.processes import ROOT
 from tests.support.world import NewGateway, NewWorld, add_personas
@@ -31,6 +32,8 @@ def test_schemathesis_finds_nothing(gateway: Gateway, tmp_path: Path) -> None:
     done = subprocess.run(
         command, cwd=tmp_path, env=environment({}), capture_output=True, text=True, timeout=800, check=False
     )
-    print("\n" + "\n".join(line for line in done.stdout.splitlines() if "generated" in line or "issues" in line))
+    said = [line.strip(" .!") for line in done.stdout.splitlines() if "generated" in line or "issues" in line]
+    print("\n" + "\n".join(said))
+    measured.record("schemathesis", "; ".join(said))
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Traceback" not in gateway.output()

@@ -115,6 +115,22 @@ async def test_behind_a_proxy_that_ends_tls_the_own_origin_is_https(gateway: Gat
         assert await status(gateway, origin, **public) == 403, origin
 
 
+async def test_of_several_proxies_the_first_counts(gateway: Gateway) -> None:
+    """Each appends what it sees to a list, in letters of its own choice, and may name the scheme's own port."""
+    for proto, host, origin in (
+        ("https,http", "bank.example", "https://bank.example"),
+        ("https , http, http", "bank.example, inner.example", "https://bank.example"),
+        ("HTTPS", "Bank.Example", "https://bank.example"),
+        ("WSS, ws", " BANK.example:8443,inner", "https://bank.example:8443"),
+        ("https", "bank.example:443", "https://bank.example"),
+        ("http,https", "bank.example:80,inner", "http://bank.example"),
+    ):
+        proxied = {"X_Forwarded_Proto": proto, "X_Forwarded_Host": host}
+        assert await status(gateway, origin, **proxied) == 101, proxied
+        for other in ("https://inner.example", "http://bank.example:443", f"http://127.0.0.1:{gateway.port}"):
+            assert await status(gateway, other, **proxied) == 403, (other, proxied)
+
+
 async def test_what_a_proxy_says_is_not_believed_of_a_stranger(trusting_others: Gateway) -> None:
     own = f"127.0.0.1:{trusting_others.port}"
     assert await status(trusting_others, f"http://{own}") == 101
@@ -142,3 +158,19 @@ async def test_no_preflight_is_answered_with_a_star(gateway: Gateway) -> None:
             answer = gateway.http.options("/api/login", headers=headers | more)
             assert "*" not in [v for name, v in answer.headers.items() if name.startswith("access-control-")]
             assert answer.headers.get("access-control-allow-origin") == (ALLOWED if origin == ALLOWED else None)
+
+
+async def test_the_allowed_origin_can_read_the_request_id_of_every_reply(gateway: Gateway) -> None:
+    for method, path in (("GET", "/api/qna/faq"), ("GET", "/nothing"), ("POST", "/api/login"), ("PUT", "/api/login")):
+        answer = gateway.http.request(method, path, headers={"origin": ALLOWED})
+        assert answer.headers["x-request-id"]
+        assert answer.headers["access-control-expose-headers"].lower() == "x-request-id", (method, path)
+
+
+async def test_a_page_of_the_internet_may_ask_whether_it_may_use_a_private_network(gateway: Gateway) -> None:
+    """As browsers do before a request from a public page to a private address."""
+    headers = {"access-control-request-method": "POST", "access-control-request-private-network": "true"}
+    answer = gateway.http.options("/api/login", headers=headers | {"origin": ALLOWED})
+    assert (answer.status_code, answer.headers["access-control-allow-private-network"]) == (200, "true")
+    answer = gateway.http.options("/api/login", headers=headers | {"origin": "https://example.org"})
+    assert "access-control-allow-origin" not in answer.headers

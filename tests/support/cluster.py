@@ -163,8 +163,14 @@ def holder_of(database: Database, session_id: str) -> int | None:
 
 
 def beats(database: Database) -> dict[int, int]:
-    """How often each instance has shown a sign of life."""
-    return {row["id"]: row["beat"] for row in database.fetch('SELECT id, beat FROM "Instance"')}
+    """How often each instance has shown a sign of life, in its row or on its LISTEN connection."""
+    rows = database.fetch(
+        "SELECT i.id, GREATEST(i.beat, max(substring(a.application_name FROM ' beat (.+)')::bigint)) AS beat"
+        ' FROM "Instance" i LEFT JOIN pg_stat_activity a'
+        "   ON a.datname = current_database() AND a.application_name LIKE format('gateway %s beat %%', i.id)"
+        " GROUP BY i.id"
+    )
+    return {row["id"]: row["beat"] for row in rows}
 
 
 class SignsOfLife:

@@ -45,7 +45,8 @@ class TcpProxy:
     """Stands between a client and 127.0.0.1:`target`; `port` is where it listens.
 
     `cut` resets all connections and refuses new ones, `freeze` lets everything stand still while the
-    connections stay, `mend` ends both. Use it as a context manager, or call `close`.
+    connections stay, `mend` ends both; `forget` is what a middlebox does to connections that were
+    idle for long. Use it as a context manager, or call `close`.
     """
 
     def __init__(self, target: int) -> None:
@@ -54,6 +55,7 @@ class TcpProxy:
         self._open: set[asyncio.StreamWriter] = set()
         self._flowing = asyncio.Event()
         self._flowing.set()
+        self._forgotten: list[asyncio.Event] = []
         self._server: asyncio.Server | None = None
         background.run(self._listen())
 
@@ -68,14 +70,14 @@ class TcpProxy:
             reset_on_close(writer)
             writer.close()
             return
-        pair = {writer, upstream_writer}
+        pair, flowing = {writer, upstream_writer}, self._flowing
         self._open |= pair
         if self._server is None:  # cut meanwhile
             await self._reset_all()
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._pump(reader, upstream_writer))
-                group.create_task(self._pump(upstream_reader, writer))
+                group.create_task(self._pump(reader, upstream_writer, flowing))
+                group.create_task(self._pump(upstream_reader, writer, flowing))
         except* OSError:
             pass
         finally:
@@ -83,12 +85,12 @@ class TcpProxy:
             for end in pair:
                 end.close()
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, flowing: asyncio.Event) -> None:
         while data := await reader.read(65536):
-            await self._flowing.wait()
+            await flowing.wait()
             writer.write(data)
             await writer.drain()
-        await self._flowing.wait()
+        await flowing.wait()
         if writer.can_write_eof():
             writer.write_eof()
 
@@ -118,6 +120,17 @@ class TcpProxy:
         """Pass nothing on any more; connections stay open and new ones are taken."""
         background.call(self._flowing.clear)
 
+    def forget(self) -> None:
+        """Pass nothing on any more of the connections that there are, without a word; new ones are not concerned."""
+
+        async def forget() -> None:
+            self._forgotten.append(self._flowing)
+            self._flowing.clear()
+            self._flowing = asyncio.Event()
+            self._flowing.set()
+
+        background.run(forget())
+
     def mend(self) -> None:
         """Undo `cut` and `freeze`."""
         background.call(self._flowing.set)
@@ -131,7 +144,8 @@ class TcpProxy:
 
     def close(self) -> None:
         """End the proxy and its connections."""
-        background.call(self._flowing.set)
+        for flowing in (*self._forgotten, self._flowing):
+            background.call(flowing.set)
         self.cut()
 
     def __enter__(self) -> Self:

@@ -15,6 +15,7 @@ from starlette.websockets import WebSocket
 
 from chat.chat import Chat
 from chat.session import Session
+from common.clock import Clock
 from common.ids import new_uuid
 from database.pool import Database
 from settings import Settings
@@ -148,7 +149,7 @@ async def parts(db: ChatDb, world: World, **more: Any) -> AsyncIterator[Parts]:
     chatdb = await open_pool("chatdb", db.url, timeout=timeout)
     card_qna_db = await open_pool("card_qna_db", world.card_qna.url, timeout=timeout)
     (row,) = await db.run("join_instance")
-    chat = Chat(settings, row["id"], chatdb, card_qna_db)
+    chat = Chat(settings, row["id"], Clock(row["now"]), chatdb, card_qna_db)
     await chat.qna.refresh()
     try:
         yield Parts(chat, row["id"], chatdb)

@@ -14,6 +14,12 @@ from tests.support.waiting import PATIENCE_SECONDS
 TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 
 
+def masked(first: int, payload: bytes = b"") -> bytes:
+    """A frame of a client, with a mask of zeros."""
+    length = bytes([0x80 | len(payload)]) if len(payload) < 126 else struct.pack("!BH", 0x80 | 126, len(payload))
+    return bytes([first]) + length + b"\0\0\0\0" + payload
+
+
 class RawSocket:
     """A TCP connection to a gateway. It reads only when told to, with a small receive buffer if wanted.
 
@@ -41,22 +47,31 @@ class RawSocket:
 
     def handshake(self, query: str = "") -> str:
         """Open a WebSocket and read its first frame; the session's id."""
+        self.ask_for_handshake(query)
+        return self.read_handshake()
+
+    def ask_for_handshake(self, query: str = "") -> None:
         path = "/api/chat/ws" + (f"?{query}" if query else "")
         key = base64.b64encode(os.urandom(16)).decode()
         self.socket.sendall(
             f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{self.gateway.port}\r\nUpgrade: websocket\r\n"
             f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
         )
-        while b"\r\n\r\n" not in self._buffer:
-            self._more()
-        head, self._buffer = self._buffer.split(b"\r\n\r\n", 1)
-        assert head.startswith(b"HTTP/1.1 101 "), head
+
+    def read_handshake(self) -> str:
+        self.read_head()
         opcode, payload = self.read_frame()
         assert opcode == TEXT
         hello = json.loads(payload)
         remember(hello)
         session_id: str = hello["session_id"]
         return session_id
+
+    def read_head(self) -> None:
+        while b"\r\n\r\n" not in self._buffer:
+            self._more()
+        head, self._buffer = self._buffer.split(b"\r\n\r\n", 1)
+        assert head.startswith(b"HTTP/1.1 101 "), head
 
     def _more(self) -> None:
         data = self.socket.recv(65536)

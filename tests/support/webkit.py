@@ -43,6 +43,7 @@ class WebKit(Browser):
             stack.callback(server.kill)
             display = eventually(lambda: re.findall(r"^\d+$", server.output(), re.M), what="a screen")
             values = {"HOME": home, "DISPLAY": f":{display[0]}", "NO_AT_BRIDGE": "1"}
+            values["WEBKIT_DISABLE_DMABUF_RENDERER"] = "1"  # costs twice the CPU where there is no GPU
             port = free_port()
             driver = Process([program(self.programs), f"--port={port}"], environment=environment(values))
             stack.callback(driver.kill)

@@ -29,6 +29,8 @@ class World:
             "DATABASE_URL": self.chatdb.url,
             "FAQ_DATABASE_URL": self.card_qna.url,
             "HTTPX_TIMEOUT": "300.0",
+            "LOGINS_PER_MINUTE": "1000000",
+            "MAX_LOGINS": "10000",
             "ENVIRONMENT": "development",
         }
 

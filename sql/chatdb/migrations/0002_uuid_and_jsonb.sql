@@ -1,4 +1,7 @@
 -- Takes a database of the FastAPI version over in place: ids become uuid, payloads jsonb, foreign keys get our names.
+-- What is said by RAISE INFO goes into the gateway's log: with millions of rows each step takes a while.
+SET LOCAL maintenance_work_mem = '256MB';
+SET LOCAL work_mem = '64MB';
 
 -- A view on a column keeps its type from being changed: other teams' views are put aside and made again at the end, with
 -- their owners and grants. A materialized view is not put aside; the error names it.
@@ -54,24 +57,34 @@ END $$;
 ALTER TABLE "Persona"
     ALTER COLUMN created_at SET DEFAULT now();
 
+DO $$ BEGIN RAISE INFO 'rewriting ChatSession'; END $$;
 ALTER TABLE "ChatSession"
     ALTER COLUMN session_id TYPE uuid USING session_id::text::uuid,
     ALTER COLUMN created_at SET DEFAULT now();
 
+DO $$ BEGIN RAISE INFO 'rewriting Chat'; END $$;
 ALTER TABLE "Chat"
     ALTER COLUMN id TYPE uuid USING id::text::uuid,
     ALTER COLUMN session_id TYPE uuid USING session_id::text::uuid,
     ALTER COLUMN content TYPE text,
     ALTER COLUMN created_at SET DEFAULT now();
 
+DO $$ BEGIN RAISE INFO 'rewriting ChatbotResponse'; END $$;
 -- json keeps an escaped NUL that jsonb refuses; JSON's own null says the same as no payload.
 ALTER TABLE "ChatbotResponse"
     ALTER COLUMN chat_id TYPE uuid USING chat_id::text::uuid,
     ALTER COLUMN prompt_chat_id TYPE uuid USING prompt_chat_id::text::uuid,
     ALTER COLUMN source_tool TYPE text,
     ALTER COLUMN response_payload TYPE jsonb USING NULLIF(
-        regexp_replace(response_payload::text, '(^|[^\\])((\\\\)*)\\u0000', '\1\2', 'g')::jsonb, 'null'::jsonb);
+        CASE WHEN response_payload::text LIKE '%u0000%'
+             THEN regexp_replace(response_payload::text, '(^|[^\\])((\\\\)*)\\u0000', '\1\2', 'g')
+             ELSE response_payload::text END::jsonb,
+        'null'::jsonb);
 
+-- For the joins that follow; autovacuum does not notice that a table was rewritten.
+ANALYZE "ChatSession", "Chat", "ChatbotResponse";
+
+DO $$ BEGIN RAISE INFO 'checking foreign keys'; END $$;
 ALTER TABLE "ChatSession"
     ADD CONSTRAINT chat_session_persona FOREIGN KEY (persona_id) REFERENCES "Persona" (id) ON DELETE SET NULL;
 

@@ -16,6 +16,7 @@ ALTER TABLE "ChatSession"
     ADD COLUMN pushes integer NOT NULL DEFAULT 0,
     SET (fillfactor = 80);
 
+DO $$ BEGIN RAISE INFO 'finding the last answer of each session'; END $$;
 UPDATE "ChatSession" s
 SET last_answer_at = last.at, ended_at = last.at
 FROM (
@@ -38,6 +39,7 @@ CREATE INDEX turn_session ON "Turn" (session_id);
 -- push_no: 0 is an answer to a prompt, 1 and more are the pushes of a session, which may carry a prompt's id.
 ALTER TABLE "ChatbotResponse" ADD COLUMN push_no integer NOT NULL DEFAULT 0;
 
+DO $$ BEGIN RAISE INFO 'numbering pushes'; END $$;
 UPDATE "ChatbotResponse" r
 SET push_no = numbered.no
 FROM (
