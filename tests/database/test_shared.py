@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 
 def prompt(session_id: UUID, content: str = "질문") -> Row:
-    return {"id": new_uuid(), "session_id": session_id, "content": content, "instance_id": 1}
+    return {"id": new_uuid(), "session_id": session_id, "content": content, "instance_id": 1, "shown_at": None}
 
 
 @pytest.fixture

@@ -35,6 +35,8 @@ if arguments[:1] == ["run"]:
             del arguments[at - 1 : at + 1]
 if arguments[:1] == ["build"]:
     arguments[1:1] = {build}
+if os.environ.get("DOCKER_HOST", "").startswith("ssh:"):
+    os.execv("{docker}", ["docker", *arguments])
 os.environ.update({environment})
 os.execv("{podman}", ["podman", *arguments])
 """
@@ -67,11 +69,13 @@ class Engine:
         (folder / "storage.conf").write_text(f'[storage]\ndriver = "{driver}"\n{places}')
         (folder / "containers.conf").write_text(
             f"[containers]\ndefault_ulimits = {json.dumps(limits)}\n"
-            '[engine]\nruntime = "runc"\nevents_logger = "file"\ncgroup_manager = "cgroupfs"\n'
+            '[engine]\nruntime = "runc"\ncompat_api_enforce_docker_hub = false\n'
+            'events_logger = "file"\ncgroup_manager = "cgroupfs"\n'
             f'tmp_dir = "{folder}/tmp"\nstatic_dir = "{folder}/static"\n'
             f'[network]\nnetwork_backend = "netavark"\nnetwork_config_dir = "{folder}/networks"\n'
         )
-        (folder / "registries.conf").write_text('unqualified-search-registries = ["localhost"]\n')
+        insecure = '[[registry]]\nprefix = "127.0.0.1"\nlocation = "127.0.0.1"\ninsecure = true\n'
+        (folder / "registries.conf").write_text(f'unqualified-search-registries = ["localhost"]\n{insecure}')
         self.environment = {
             "PATH": PATH,
             "HOME": str(folder),
@@ -90,6 +94,7 @@ class Engine:
             build=build,
             environment=self.environment,
             podman=shutil.which("podman"),
+            docker=shutil.which("docker", path=PATH),
         )
         (self.bin / "docker").write_text(program)
         (self.bin / "docker").chmod(0o755)
@@ -119,7 +124,7 @@ class Engine:
     def __call__(self, *arguments: str, check: bool = True) -> "subprocess.CompletedProcess[str]":
         """The `docker` of the scripts, in a test's own words."""
         command = [str(self.bin / "docker"), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=self.environment, timeout=100)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=self.environment, timeout=300)
         assert not check or done.returncode == 0, done.stderr
         return done
 
@@ -136,7 +141,7 @@ class Engine:
         """Run one of the scripts with this engine, and no other setting than these."""
         environment: Mapping[str, str] = self.environment | {"PATH": f"{self.bin}:{PATH}"} | more
         command = [str(ROOT / "docker-scripts" / name), *arguments]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=100)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
 
     def close(self) -> None:
         """Nothing of it is left."""
