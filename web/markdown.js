@@ -1,7 +1,6 @@
 // Markdown as elements: markdown-it reads it, its tokens become nodes, and no text ever becomes markup.
 import { cut, el } from "./dom.js";
 import { masks } from "./masks.js";
-import { say } from "./texts.js";
 import { cjkFriendly, MarkdownIt } from "./vendor/markdown-it.js";
 
 const MAX_CHARS = 20_000;
@@ -56,7 +55,7 @@ function literalEnd(state) {
   return src[pos] === "_" && IDENTIFIER.test(src) ? IDENTIFIER.lastIndex : 0;
 }
 
-/** The nodes for a Markdown text, in bounded time and number; what takes longer is plain text. */
+/** The nodes for a Markdown text, in bounded time and number; a line to be translated says where something was cut. */
 export function markdown(source) {
   const out = document.createDocumentFragment();
   const room = { nodes: MAX_NODES };
@@ -69,7 +68,7 @@ export function markdown(source) {
     if (!(error instanceof RangeError)) throw error; // of ours, or the stack's
     out.replaceChildren(el("p", { class: "plain", text: shown }));
   }
-  if (room.nodes < 0 || shown !== source) out.append(say(el("p", { class: "note" }), "cut.answer"));
+  if (room.nodes < 0 || shown !== source) out.append(el("p", { class: "note", "data-t": "cut.answer" }));
   return out;
 }
 

@@ -128,7 +128,7 @@ class ChatDb:
     async def locked(self, table: str, session_id: UUID) -> AsyncIterator[None]:
         """While it lasts, the rows of a session are locked for all others."""
         async with self.database.transaction() as connection:
-            await connection.execute(f"SELECT FROM \"{table}\" WHERE session_id = '{session_id}' FOR UPDATE")
+            await connection.execute(f"SELECT FROM \"{table}\" WHERE session_id = '{session_id}' FOR NO KEY UPDATE")
             yield
 
     async def waiting(self, count: int) -> bool:
