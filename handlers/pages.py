@@ -13,7 +13,7 @@ from handlers.requests import json_response
 from service.checks import SHOWN_ONLY
 
 WEB = Path(__file__).parent.parent / "web"
-SHARED = {"dom.js", "markdown.js", "theme.css"}
+SHARED = {"dom.js", "markdown.js", "masks.js", "theme.css", "vendor/markdown-it.js"}
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "

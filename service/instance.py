@@ -15,6 +15,7 @@ from common import metrics
 from common.clock import Clock
 from common.errors import DatabaseError
 from common.logs import JsonFormatter, log
+from common.memory import Memory
 from common.tasks import TaskOwner
 from database.migrations import MIGRATIONS, migrate
 from database.notices import BEAT_SECONDS, SESSIONS, WORDS, Listener
@@ -44,6 +45,7 @@ class Instance:
         self._heartbeat = Heartbeat(id, clock, chatdb)
         self._queue_usage = 0.0
         self._measured_at = time.monotonic()
+        self._memory = Memory()
 
     @classmethod
     @asynccontextmanager
@@ -115,6 +117,7 @@ class Instance:
         self._measured_at = now
         for name, database in (("chatdb", self.chatdb), ("card_qna_db", self._card_qna_db)):
             metrics.db_connections.labels(name).set(database.connections_in_use)
+        self._memory.tidy(len(self.chat.sessions))
         metrics.listen_age.set(now - self._listener.heard_at)
         self.chat.measure()
 

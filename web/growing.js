@@ -2,6 +2,7 @@
 import { renew, settled } from "./draft.js";
 import { markdown } from "./markdown.js";
 import { botRow } from "./rows.js";
+import { translate } from "./texts.js";
 
 const DRAW_MS = 100; // between two drawings
 const TOGETHER_MS = 20; // what begins and its first text come in two frames
@@ -63,6 +64,7 @@ export class Growing {
     Object.assign(this.#drawn, { about, attempt });
     const { node, text } = this.#drawn;
     renew(text, markdown(words));
+    translate(text);
     // Further than its first line only for a reader who has gone there.
     if (follows) this.#scroll.show(node, this.#scroll.isPast(node));
     else this.#scroll.point(node);

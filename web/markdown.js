@@ -1,14 +1,14 @@
 // Markdown as elements: markdown-it reads it, its tokens become nodes, and no text ever becomes markup.
 import { cut, el } from "./dom.js";
 import { masks } from "./masks.js";
-import { say } from "./texts.js";
 import { cjkFriendly, MarkdownIt } from "./vendor/markdown-it.js";
 
 const MAX_CHARS = 20_000;
 const MAX_NODES = 2_000;
 const MAX_LINK = 2_000; // characters
 const MAX_DEPTH = 20;
-const MAX_MS = 80;
+const MAX_MS = 120;
+const SHORT = 2_000; // characters, which take no time whatever they are
 const SAFE_LINK = /^(https?:\/\/|mailto:|tel:)/i;
 const IDENTIFIER = /__[a-z\d]+(?:_[a-z\d]+)*__(?!\w)/y;
 
@@ -55,20 +55,20 @@ function literalEnd(state) {
   return src[pos] === "_" && IDENTIFIER.test(src) ? IDENTIFIER.lastIndex : 0;
 }
 
-/** The nodes for a Markdown text, in bounded time and number; what takes longer is plain text. */
+/** The nodes for a Markdown text, in bounded time and number; a line to be translated says where something was cut. */
 export function markdown(source) {
   const out = document.createDocumentFragment();
   const room = { nodes: MAX_NODES };
   const shown = cut(source, MAX_CHARS);
   try {
     if (shown !== source) throw new RangeError("too much text");
-    deadline = performance.now() + MAX_MS;
+    deadline = source.length < SHORT ? Infinity : performance.now() + MAX_MS;
     build(reader.parse(source, {}), out, room);
   } catch (error) {
     if (!(error instanceof RangeError)) throw error; // of ours, or the stack's
     out.replaceChildren(el("p", { class: "plain", text: shown }));
   }
-  if (room.nodes < 0 || shown !== source) out.append(say(el("p", { class: "note" }), "cut.answer"));
+  if (room.nodes < 0 || shown !== source) out.append(el("p", { class: "note", "data-t": "cut.answer" }));
   return out;
 }
 

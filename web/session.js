@@ -1,35 +1,26 @@
-// One visitor's conversation: it resumes where it was, and sends every unanswered prompt again under its own id.
+// A conversation over its connection: it resumes where it was, and sends every unanswered prompt again under its own id.
 import { Connection } from "./connection.js";
-import { kept, uuid } from "./dom.js";
+import { Conversation } from "./conversation.js";
+import { uuid } from "./dom.js";
 import { grown } from "./draft.js";
 import * as prompts from "./prompts.js";
-import { notBefore, now } from "./time.js";
+import { notBefore } from "./time.js";
 
-const EPOCH = "1970-01-01T00:00:00+00:00"; // `since` before the first answer: replay all of them
 const MEMORY_S = 1; // an answer from memory never takes so long
 const TOO_BIG = 1009;
 const DRAFTS = ["start", "tool", "delta"];
 
-export class Session {
+export class Session extends Conversation {
   #on;
   #connection;
-  #store = kept("sessionStorage", "chat-session");
-  #seen = new Set();
-  #since;
   #streams = false; // the gateway shows answers in the making, and lets them be stopped
 
-  id; // null before the first connection
-  key; // what it takes to go on with the session and to read its history
-  visit; // an object that is another one once this is another conversation
-  persona; // the name of the demo customer who is logged in
-  pending; // prompts without an answer, oldest first: {message_id, message, at, since}; `stopped` once that was asked for
   draft = null; // the answer in the making: {message_id, attempt, message, tool_name}
 
   /** `on` has a function for each thing that happens; `replaced` is a new session in place of the old one. */
   constructor(on) {
+    super();
     this.#on = on;
-    this.#set(this.#store.get() ?? {});
-    this.pending.forEach(prompts.begin); // until the history tells
     this.#connection = new Connection({
       address: () => this.#address(),
       waits: () => this.pending.length > 0,
@@ -55,50 +46,19 @@ export class Session {
   /** Forgets the conversation; `connect` then starts a new one. */
   forget() {
     this.#connection.drop();
-    this.#set({});
     this.draft = null;
-    this.#seen.clear();
-    this.#save();
+    super.forget();
   }
 
-  /** Takes the history for all that has been seen; a prompt in it is unanswered unless its answer comes along. */
-  recall(history) {
-    this.#seen.clear();
-    this.#since = EPOCH;
-    for (const row of history) {
-      if (!row.is_user) this.#note(row);
-      else this.#awaits(row);
-    }
-    this.#save();
-  }
-
-  #awaits({ message_id, content: message, timestamp }) {
-    const since = performance.now() - (now() - Date.parse(timestamp));
-    const known = this.pending.find((prompt) => prompt.message_id === message_id);
-    if (known) Object.assign(known, { since, at: timestamp });
-    else this.pending.push({ message_id, message, at: timestamp, since });
-  }
-
-  // Returns false for an answer that has been seen before.
-  #note({ message_id, timestamp }) {
-    this.pending = this.pending.filter((prompt) => prompt.message_id !== message_id);
-    if (this.draft?.message_id === message_id) this.draft = null;
-    const key = message_id + timestamp;
-    const isNew = !this.#seen.has(key);
-    if (isNew) this.#since = timestamp;
-    this.#seen.add(key);
-    return isNew;
-  }
-
-  setPersona(name) {
-    this.persona = name;
-    this.#save();
+  note(answer) {
+    if (this.draft?.message_id === answer.message_id) this.draft = null;
+    return super.note(answer);
   }
 
   #address() {
     const url = new URL("/api/chat/ws", location.href);
     url.protocol = url.protocol.replace("http", "ws");
-    url.search = new URLSearchParams({ ...(this.id && { session_id: this.id, since: this.#since }), stream: true });
+    url.search = new URLSearchParams({ ...(this.id && { session_id: this.id, since: this.since }), stream: true });
     return [url, ["chat", ...(this.key ? [`key.${this.key}`] : [])]];
   }
 
@@ -123,7 +83,7 @@ export class Session {
     const prompt = this.stoppable;
     if (!prompt || prompt.stopped) return;
     prompt.stopped = true;
-    this.#save();
+    this.save();
     if (this.state === "online") this.#sendStop(prompt);
     this.#on.state();
   }
@@ -135,7 +95,7 @@ export class Session {
   #queue(prompt) {
     prompts.begin(prompt);
     this.pending.push(prompt);
-    this.#save();
+    this.save();
     if (this.state === "online") {
       this.#connection.expects();
       this.#send(prompt);
@@ -181,12 +141,12 @@ export class Session {
     if (this.id && this.id !== id) {
       // New ids, since the old session may have stored these prompts, and an id is good in one session only.
       this.pending.forEach((prompt) => this.#rename(prompt));
-      this.#set({ pending: this.pending });
+      this.begin({ pending: this.pending });
       this.#on.replaced();
     }
     this.id = id;
     if (key) this.key = key; // a session that goes on keeps its own
-    this.#save();
+    this.save();
     this.#connection.begun();
     this.pending.forEach((prompt) => this.#send(prompt));
     if (streams) this.pending.filter((prompt) => prompt.stopped).forEach((prompt) => this.#sendStop(prompt));
@@ -194,8 +154,8 @@ export class Session {
 
   #answered(frame) {
     notBefore(frame.timestamp);
-    const isNew = this.#note(frame);
-    this.#save();
+    const isNew = this.note(frame);
+    this.save();
     if (this.pending.length) this.#connection.expects();
     if (isNew) this.#on.answer(frame);
     this.#on.state();
@@ -225,18 +185,8 @@ export class Session {
 
   #fail(prompt, key) {
     this.pending = this.pending.filter((waiting) => waiting !== prompt);
-    this.#save();
+    this.save();
     if (prompt) this.#on.failed(prompt, key);
     this.#on.state();
-  }
-
-  #set({ id = null, key = null, persona = null, pending = [], since = EPOCH }) {
-    Object.assign(this, { id, key, persona, pending, visit: {} });
-    this.#since = since;
-  }
-
-  #save() {
-    const { id, key, persona, pending } = this;
-    this.#store.set({ id, key, persona, pending, since: this.#since });
   }
 }

@@ -98,6 +98,14 @@ async def test_what_a_list_has_shown_is_answered_from_memory(world: World) -> No
     assert [len(orjson.loads(await world.qna.terms.to_json(n))) for n in (1, 2, 100)] == [1, 2, len(TERMS)]
 
 
+async def test_empty_tables_are_empty_lists_and_nothing_is_known(world: World) -> None:
+    await world.qna.refresh()
+    await world.execute("DELETE FROM faqs; DELETE FROM terms")
+    await world.qna.refresh()
+    assert [await world.qna.faqs.to_json(3), await world.qna.terms.to_json(100)] == [b"[]", b"[]"]
+    assert world.told(FAQS[0].question) is world.told(TERMS[0].term) is None
+
+
 async def test_lists_of_any_length_are_of_the_newest_rows(world: World) -> None:
     async def first(top_k: int) -> str:
         text: str = orjson.loads(await world.qna.faqs.to_json(top_k))[0]["answer"]

@@ -11,8 +11,7 @@ from tests.support.backends import login_required_answer as login_required
 from tests.support.chat import PLAIN_ANSWER, Frame, Visitor, visit
 from tests.support.gateway import Gateway
 from tests.support.network import RefusedPort
-from tests.support.raw_server import ANSWERED, OK_HEAD, RawServer
-from tests.support.world import NewGateway, NewWorld, World, unique
+from tests.support.world import NewWorld, World, unique
 
 pytestmark = pytest.mark.anyio
 
@@ -275,44 +274,6 @@ async def test_a_reply_with_a_long_header_is_read(visitor: Visitor, llm: LlmStub
     assert (await told(visitor, llm, reply))["message"] == "x"
 
 
-@pytest.mark.parametrize(
-    "reply",
-    [b"SSH-2.0-OpenSSH_9.2\r\n", b"\x00\x01\x02" * 50, OK_HEAD + b"x" * 100_000, OK_HEAD + b"no header\r\n\r\n{}"],
-    ids=["another protocol", "binary", "endless header", "no header"],
-)
-async def test_what_is_no_http_is_malformed(new_world: NewWorld, new_gateway: NewGateway, reply: bytes) -> None:
-    with RawServer(reply) as server:
-        async with visit(new_gateway(new_world(), LLMSERVER_URL=server.url)) as visitor:
-            assert (await visitor.ask(unique("질문")))["message"] == MALFORMED
-
-
-async def test_a_kept_connection_that_is_closed_when_it_is_used_again_costs_no_answer(
-    new_world: NewWorld, new_gateway: NewGateway
-) -> None:
-    with RawServer(ANSWERED, b"") as server:
-        async with visit(new_gateway(new_world(), LLMSERVER_URL=server.url)) as visitor:
-            for count in (1, 2, 3):
-                assert (await visitor.ask(unique("질문")))["message"] == "x"
-                assert server.connections == count
-
-
-async def test_a_new_connection_that_is_closed_is_not_tried_again(new_world: NewWorld, new_gateway: NewGateway) -> None:
-    with RawServer(b"") as server:
-        async with visit(new_gateway(new_world(), LLMSERVER_URL=server.url)) as visitor:
-            assert (await visitor.ask(unique("질문")))["message"] == UNREACHABLE
-            assert server.connections == 1
-
-
-async def test_a_reply_that_breaks_off_on_a_kept_connection_is_not_asked_for_again(
-    new_world: NewWorld, new_gateway: NewGateway
-) -> None:
-    with RawServer(ANSWERED, OK_HEAD + b"content-length: 15\r\n\r\n{") as server:
-        async with visit(new_gateway(new_world(), LLMSERVER_URL=server.url)) as visitor:
-            await visitor.ask(unique("질문"))
-            assert (await visitor.ask(unique("질문")))["message"] == UNREACHABLE
-            assert server.connections == 1
-
-
 async def test_a_long_answer_comes_whole(visitor: Visitor, llm: LlmStub) -> None:
     text = "긴 대답 😀 " * 20_000
     assert (await told(visitor, llm, answer(text)))["message"] == text
@@ -349,7 +310,7 @@ async def test_a_compressed_reply_is_read(visitor: Visitor, llm: LlmStub) -> Non
 
 
 async def test_a_reply_that_is_large_only_when_unpacked_is_malformed(visitor: Visitor, llm: LlmStub) -> None:
-    packed = gzip.compress(b'{"answer": "' + b"x" * 50_000_000 + b'"}')
+    packed = gzip.compress(b'{"answer": "' + b"x" * 2_000_000 + b'"}', 1)
     assert (await told(visitor, llm, Raw(packed, headers={"content-encoding": "gzip"})))["message"] == MALFORMED
 
 
@@ -366,34 +327,6 @@ async def test_a_cookie_of_the_llm_server_does_not_go_to_other_sessions(visitor:
         await other.goes_on()
         (call,) = llm.calls_with(session_id=other.session_id)
         assert "cookie" not in call.headers
-
-
-async def test_an_unknown_host_is_unreachable(new_world: NewWorld, new_gateway: NewGateway) -> None:
-    gateway = new_gateway(new_world(), LLMSERVER_URL="http://no-such-host.invalid")
-    async with visit(gateway) as visitor:
-        assert (await visitor.ask(unique("질문")))["message"] == UNREACHABLE
-
-
-async def test_an_llm_server_that_went_and_came_back_is_asked_again(
-    new_world: NewWorld, new_gateway: NewGateway
-) -> None:
-    with LlmStub() as own_llm:
-        gateway = new_gateway(new_world(), LLMSERVER_URL=own_llm.url)
-        async with visit(gateway) as visitor:
-            assert (await visitor.ask("처음"))["message"] == "re: 처음"
-            own_llm.stop()
-            assert (await visitor.ask("없는 동안"))["message"] == UNREACHABLE
-            own_llm.start()
-            assert (await visitor.ask("다시"))["message"] == "re: 다시"
-
-
-async def test_a_base_url_with_a_path_is_kept(new_world: NewWorld, new_gateway: NewGateway) -> None:
-    world = new_world()
-    gateway = new_gateway(world, LLMSERVER_URL=world.llm.url + "/v2/")
-    async with visit(gateway) as visitor:
-        text = unique("질문")
-        await visitor.ask(text)
-        assert world.llm.calls_with(query=text)[0].path == "/v2/llm/mcp-router/dispatch"
 
 
 async def test_the_environments_proxy_is_not_asked(new_world: NewWorld) -> None:

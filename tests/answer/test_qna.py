@@ -105,19 +105,6 @@ def test_reading_counts_no_view(qna: Qna) -> None:
     assert qna.get("/api/qna/faq", top_k=6) == before
 
 
-def test_fewer_rows_than_asked_for_are_all_there_are(new_world: NewWorld, new_gateway: NewGateway) -> None:
-    gateway = new_gateway(new_world())
-    assert len(gateway.http.get("/api/qna/faq?top_k=100").json()) == len(FAQS)
-    assert len(gateway.http.get("/api/qna/terms?top_k=100").json()) == len(TERMS)
-
-
-def test_empty_tables_are_empty_lists(new_world: NewWorld, new_gateway: NewGateway, postgres: PostgresServer) -> None:
-    database = build_card_qna(postgres.database(), "integer", [], [])
-    gateway = new_gateway(new_world(card_qna=database))
-    assert gateway.http.get("/api/qna/faq").json() == []
-    assert gateway.http.get("/api/qna/terms").json() == []
-
-
 @pytest.fixture
 def world(new_world: NewWorld) -> World:
     return new_world()

@@ -132,6 +132,13 @@ def test_integers_stay_as_they_are_written(number: int) -> None:
     placed = PlacedAnswer(new_uuid(), new_uuid(), datetime.now(UTC), Answer("답", None, read_payload(number)))
     for text in (answer_row(new_uuid(), None, new_uuid(), placed.answer)["payload"], placed.to_frame().decode()):
         assert f'"card_list":[{number},2.5,1e+30]' in str(text).replace("1e30", "1e+30")
+    stored = row(None) | {"payload": f'{{"card_list": [{number}, 2.5]}}'}
+    assert f'"card_list":[{number},2.5]' in PlacedAnswer.from_row(stored).to_frame().decode()  # type: ignore[arg-type]
+
+
+def test_what_is_nested_too_deeply_for_long_integers_is_read_all_the_same() -> None:
+    text = b"[" * 1010 + b"1" * 30 + b"]" * 1010
+    assert isinstance(read_json(text), list)
 
 
 def read_payload(number: int) -> dict[str, Any]:

@@ -29,7 +29,7 @@ async def test_prompts_of_one_statement_have_their_order_in_time(db: ChatDb) -> 
     """Not all the time at which it began."""
     session_id, ids = await db.session(), [new_uuid() for _ in range(20)]
     rows = [{"id": id, "session_id": session_id, "content": "질문"} for id in ids]
-    assert await db.share("store_prompts", *rows) == [[{}]] * 20
+    assert [len(stored) for stored in await db.share("store_prompts", *rows)] == [1] * 20
     said = await db.said(session_id)
     assert [row["id"] for row in said] == ids
     assert len({row["created_at"] for row in said}) == 20
@@ -42,7 +42,7 @@ async def test_a_prompt_that_was_there_before_is_neither_stored_nor_taken_in_han
     await db.answer(session_id, id)
     again = {"id": id, "session_id": session_id, "content": "다르게"}
     beside = {"id": other, "session_id": session_id, "content": "그 옆"}
-    assert await db.share("store_prompts", again, beside) == [[], [{}]]
+    assert [len(stored) for stored in await db.share("store_prompts", again, beside)] == [0, 1]
     assert [row["content"] for row in await db.said(session_id)] == ["먼저", "대답", "그 옆"]
     assert list(await db.turns(session_id)) == [other]
 

@@ -86,10 +86,9 @@ def arguments_of(statement: str, sessions: list[UUID]) -> list[Any]:
         "renew_instance": [1, 0x6761_7465, 5, False],
         "claim_prompt": [prompts[0], sessions[0], 1],
         "stop_turn": [prompts[0], sessions[0]],
-        "close_turn": [prompts[0]],
         "list_open_turns": [sessions[0], 1],
         "get_persona_ids": [sessions],
-        "tie_personas": [sessions, ones],
+        "tie_personas": [sessions, ones, [100] * n],
         "list_unsent_answers": [sessions, then],
         "end_sessions": [sessions, ones],
         "resume_session": [sessions[0], 1, 24.0],
@@ -100,7 +99,7 @@ def arguments_of(statement: str, sessions: list[UUID]) -> list[Any]:
 
 HOT = (
     "store_prompts", "store_answers", "take_turns", "list_stopped_turns", "renew_instance", "claim_prompt", "stop_turn",
-    "close_turn", "list_open_turns", "get_persona_ids", "tie_personas", "list_unsent_answers", "end_sessions",
+    "list_open_turns", "get_persona_ids", "tie_personas", "list_unsent_answers", "end_sessions",
     "reclaim_sessions", "resume_session", "store_answers with prompts",
 )  # fmt: skip
 

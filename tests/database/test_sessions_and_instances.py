@@ -177,7 +177,7 @@ async def test_of_the_same_time_a_prompt_stands_before_its_answer_and_the_order_
 
 
 async def signs(db: ChatDb, id: int) -> dict[int | None, tuple[int | None, bool]]:
-    rows = await db.run("renew_instance", id, INSTANCE_LOCK)
+    rows = await db.run("renew_instance", id, INSTANCE_LOCK, 1, True)
     return {row["id"]: (row["beat"], row["is_locked"]) for row in rows}
 
 
@@ -193,8 +193,8 @@ async def test_a_sign_of_life_is_seen_by_the_others_and_not_by_oneself(db: ChatD
     assert await signs(db, one) == {None: (None, False)}  # there is nobody else
     two = await join(db)
     (before,) = await db.sql('SELECT * FROM "Instance" WHERE id = $1', one)
-    assert [row["was_given_up"] for row in await db.run("renew_instance", one, INSTANCE_LOCK)] == [False]
-    assert await signs(db, two) == {one: (before["beat"] + 1, False)}
+    assert [row["was_given_up"] for row in await db.run("renew_instance", one, INSTANCE_LOCK, 2, True)] == [False]
+    assert await signs(db, two) == {one: (2, False)}
     (after,) = await db.sql('SELECT * FROM "Instance" WHERE id = $1', one)
     assert after["seen_at"] > before["seen_at"]
     assert after["started_at"] == before["started_at"]
@@ -204,7 +204,7 @@ async def test_who_was_declared_dead_is_told_so_once_and_is_there_again(db: Chat
     await db.sql('DELETE FROM "Instance"')
     one, two = await join(db), await join(db)
     assert len(await db.run("remove_instance", one, None)) == 1
-    given_up = [(await db.run("renew_instance", one, INSTANCE_LOCK))[0]["was_given_up"] for _ in range(2)]
+    given_up = [(await db.run("renew_instance", one, INSTANCE_LOCK, 1, True))[0]["was_given_up"] for _ in range(2)]
     assert given_up == [True, False]
     assert list(await signs(db, two)) == [one]
 

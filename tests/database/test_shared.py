@@ -15,7 +15,7 @@ pytestmark = pytest.mark.anyio
 
 
 def prompt(session_id: UUID, content: str = "질문") -> Row:
-    return {"id": new_uuid(), "session_id": session_id, "content": content, "instance_id": 1}
+    return {"id": new_uuid(), "session_id": session_id, "content": content, "instance_id": 1, "shown_at": None}
 
 
 @pytest.fixture
@@ -40,7 +40,8 @@ async def test_rows_put_at_once_share_statements_up_to_a_limit(db: ChatDb, promp
 
 async def test_rows_that_come_while_a_statement_runs_share_the_next(db: ChatDb, prompts: BatchedStatement) -> None:
     session_id = await db.session()
-    async with db.locked("ChatSession", session_id):
+    async with db.database.transaction() as connection:
+        await connection.execute('LOCK TABLE "Chat" IN SHARE MODE')
         first = prompts.put(prompt(session_id))
         await become(lambda: db.waiting(1))
         more = [prompts.put(prompt(session_id)) for _ in range(4)]

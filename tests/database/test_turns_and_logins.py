@@ -35,6 +35,7 @@ async def test_an_answered_prompt_comes_with_its_answer_and_is_not_opened_again(
     row = await claim(db, id, session_id, 1)
     assert row == {
         "session_id": session_id,
+        "asked_at": (await db.said(session_id))[0]["created_at"],
         "is_user": True,
         "attempt": None,
         "is_stopped": None,
@@ -138,7 +139,7 @@ async def test_turns_of_who_is_gone_are_taken_in_the_order_of_the_prompts(db: Ch
     now = await db.now()
     for id, age in ((ids[4], 59 * MINUTE), (ids[2], 61 * MINUTE), (ids[5], 62 * MINUTE)):
         await db.sql('UPDATE "Chat" SET created_at = $2 WHERE id = $1', id, now - age)
-    rows = await db.run("take_turns", taker, [])
+    rows = await db.run("take_turns", taker, [], True)
     assert [row["id"] for row in rows] == [ids[n] for n in (5, 2, 4, 0, 1, 3)]
     assert [row["content"] for row in rows] == [f"질문 {n}" for n in (5, 2, 4, 0, 1, 3)]
     assert {row["session_id"] for row in rows} == {session_id}
@@ -149,7 +150,7 @@ async def test_turns_of_who_is_gone_are_taken_in_the_order_of_the_prompts(db: Ch
     assert {turns[id]["instance_id"] for id in ids} == {taker}
     assert {turns[id]["attempt"] for id in ids} == {2}
     assert (turns[lives]["instance_id"], turns[lives]["attempt"]) == (other, 1)
-    assert await db.run("take_turns", other, [lives]) == []
+    assert await db.run("take_turns", other, [lives], True) == []
 
 
 async def test_a_turn_in_ones_own_name_is_taken_up_a_few_times_unless_it_is_in_hand(db: ChatDb) -> None:
@@ -157,7 +158,7 @@ async def test_a_turn_in_ones_own_name_is_taken_up_a_few_times_unless_it_is_in_h
     taker = await living(db)
     session_id = await db.session()
     in_hand, unknown = [await db.prompt(session_id, instance_id=taker) for _ in range(2)]
-    taken = [await db.run("take_turns", taker, [in_hand]) for _ in range(6)]
+    taken = [await db.run("take_turns", taker, [in_hand], True) for _ in range(6)]
     assert [[row["id"] for row in rows] for rows in taken] == [[unknown]] * 4 + [[]] * 2
     assert [row["attempt"] for rows in taken for row in rows] == [2, 3, 4, 5]
     assert (await db.turns(session_id))[in_hand]["attempt"] == 1
@@ -169,7 +170,7 @@ async def test_what_another_instance_is_taking_at_this_moment_is_not_waited_for(
     taken, free = [await db.prompt(session_id, instance_id=-1) for _ in range(2)]
     async with db.database.transaction() as connection:
         await connection.execute(f"SELECT FROM \"Turn\" WHERE prompt_id = '{taken}' FOR UPDATE")
-        rows = await asyncio.wait_for(db.run("take_turns", taker, []), 10)
+        rows = await asyncio.wait_for(db.run("take_turns", taker, [], True), 10)
     assert [row["id"] for row in rows] == [free]
 
 

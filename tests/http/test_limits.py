@@ -119,6 +119,7 @@ LOGIN = CHUNKED % b"/api/login" + b"2\r\n{}\r\n"
 UNWANTED = {
     "trailers": (LOGIN + b"0\r\n", b"x: y\r\n" * 10_000),
     "a trailer": (LOGIN + b"0\r\nx: ", b"y" * 65536),
+    "many chunks' extensions": (LOGIN, (b"1;" + b"y" * 1000 + b"\r\n \r\n") * 60),
     "a chunk's extension": (LOGIN + b"2;", b"y" * 65536),
     "a body": (b"POST /api/health HTTP/1.1\r\nhost: a\r\ncontent-length: 99999999999\r\n\r\n", b"y" * 65536),
     "chunks": (CHUNKED % b"/api/health", b"10000\r\n" + b"y" * 65536 + b"\r\n"),

@@ -102,12 +102,16 @@ async def test_waiting_includes_work_that_is_started_meanwhile_and_tasks_that_ar
             await all_worked.wait()
             done.append("busy")
 
+    owner.start(work(3))
+    await owner.wait()
+    assert done == ["3", "2", "1", "0"]
+    all_worked.clear()
     asking = asyncio.create_task(request())
     await asyncio.sleep(0)
-    owner.start(work(3))
-    assert len(owner) == 2
+    assert len(owner) == 1
+    owner.start(work(0))
     await owner.wait()
-    assert done == ["3", "2", "1", "0", "busy"]
+    assert done == ["3", "2", "1", "0", "0", "busy"]
     assert len(owner) == 0
     await asking
 

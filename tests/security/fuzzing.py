@@ -15,6 +15,7 @@ from tests.support.gateway import Gateway
 from tests.support.processes import temporary_directory
 from tests.support.world import World
 
+FRAMES = "WebSocket messages: text, binary, JSON of all shapes, damaged frames"
 IS_LONG = os.environ.get("FUZZ") == "long"
 
 MAX_CHARS = 4000
@@ -51,13 +52,13 @@ class Target:
 
     def exchange(self, frame: str | bytes, expect: Callable[[dict[str, Any]], None]) -> None:
         """Send one frame, judge the only answer to it, and see that the session still takes a prompt."""
-        self.tried["frames"] += 1
+        self.tried[FRAMES] += 1
         background.run(self._exchange(frame, expect))
 
     async def _exchange(self, frame: str | bytes, expect: Callable[[dict[str, Any]], None]) -> None:
         await self.visitor.send(frame)
         expect(await self.visitor.receive())
-        if not IS_LONG or self.tried["frames"] % 5 == 0:  # in between, the next frame's answer shows the same
+        if not IS_LONG or self.tried[FRAMES] % 5 == 0:  # in between, the next frame's answer shows the same
             await self.goes_on()
 
     async def goes_on(self) -> None:

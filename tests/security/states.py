@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import psutil
 
+from tests.support.cluster import resume
 from tests.support.gateway import Gateway
-from tests.support.raw import PING, PONG, RawSocket, masked
+from tests.support.raw import CLOSE, PING, PONG, RawSocket, masked
 from tests.support.waiting import become
 
 # With room for a busy machine, beyond which a connection counts as one that is not cut.
@@ -94,6 +95,17 @@ async def stay(gateway: Gateway, state: State) -> tuple[float, bytes]:
     return lasted, received
 
 
+async def not_close(gateway: Gateway) -> float:
+    """How long a connection lasts whose session was opened elsewhere, and that does not answer the close."""
+    with await asyncio.to_thread(RawSocket, gateway) as client:
+        session_id = await asyncio.to_thread(client.handshake)
+        async with resume(gateway, session_id):
+            started = time.monotonic()
+            frames = await asyncio.to_thread(client.read_until_cut)
+            assert [opcode for opcode, _ in frames] == [CLOSE]
+            return time.monotonic() - started
+
+
 async def leave_unread(gateway: Gateway, sent: bytes, is_websocket: bool, read: int) -> float:
     """The same for a client that sends all this and reads nothing, or so many bytes twice a second."""
 
@@ -127,6 +139,7 @@ class Lasted:
 
     states: dict[str, tuple[float, bytes]]
     unread: dict[str, float]
+    closing: float
     many: list[tuple[float, bytes]]
 
 
@@ -134,10 +147,12 @@ async def stay_in_all(gateway: Gateway) -> Lasted:
     async with asyncio.TaskGroup() as group:
         states = {name: group.create_task(stay(gateway, state)) for name, state in STATES.items()}
         unread = {name: group.create_task(leave_unread(gateway, *what)) for name, what in UNREAD_STATES.items()}
+        closing = group.create_task(not_close(gateway))
         crowd = [STATES["in a head"]] * MANY + [STATES["in a body, slowly"]] * (MANY // 10)
         many = [group.create_task(stay(gateway, state)) for state in crowd]
     return Lasted(
         {name: task.result() for name, task in states.items()},
         {name: task.result() for name, task in unread.items()},
+        closing.result(),
         [task.result() for task in many],
     )

@@ -263,6 +263,10 @@ async def test_who_hardly_reads_is_cut(staying: "Future[Lasted]", state: str) ->
     assert (await asyncio.wrap_future(staying)).unread[state] < PATIENCE_SECONDS
 
 
+async def test_who_does_not_answer_a_close_is_cut(staying: "Future[Lasted]") -> None:
+    assert 8.0 < (await asyncio.wrap_future(staying)).closing < PATIENCE_SECONDS
+
+
 async def test_many_that_never_end_are_all_cut(staying: "Future[Lasted]", beset: Gateway) -> None:
     many = (await asyncio.wrap_future(staying)).many
     assert max(seconds for seconds, _ in many) < PATIENCE_SECONDS

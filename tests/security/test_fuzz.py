@@ -190,7 +190,7 @@ everything = st.text(st.characters(exclude_categories=["Cs"], exclude_characters
 @example(text='\x01\x1b[31m\x7f\x80\x9f\r\n\t\\"/')
 def test_unicode_comes_back_byte_for_byte(target: Target, text: str) -> None:
     """To the LLM server, in the frame, in ChatDB and in the history."""
-    target.tried["unicode texts"] += 1
+    target.tried["texts in all of Unicode"] += 1
     message_id = new_id()
 
     async def converse() -> dict[str, Any]:
@@ -296,7 +296,7 @@ bodies = st.one_of(
 def test_every_body_gets_the_answer_of_the_contract(
     target: Target, path: str, slash: str, body: bytes, kind: int
 ) -> None:
-    target.tried["bodies"] += 1
+    target.tried["request bodies"] += 1
     content_type = ["application/json", "text/plain", "application/json; charset=utf-16", ""][kind]
     response = target.gateway.http.post(path + slash, content=body, headers={"content-type": content_type})
     try:
@@ -348,7 +348,7 @@ def test_every_query_gets_the_answer_of_the_contract(target: Target, path: str, 
     method=st.sampled_from(["GET", "GET", "POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH"]),
 )
 def test_every_path_gets_the_answer_of_the_contract(target: Target, start: str, rest: str, method: str) -> None:
-    target.tried["paths"] += 1
+    target.tried["paths and methods"] += 1
     response = target.gateway.http.request(method, target.gateway.base_url + start + rest)
     assert response.status_code in (200, 404, 405, 422), response.text
     if response.status_code in (404, 405) and method != "HEAD":

@@ -201,6 +201,30 @@ async def test_nothing_is_shown_while_an_answer_that_was_made_is_stored(db: Chat
     await visitor.client.until_told("답")
 
 
+async def test_a_mirror_is_shown_as_it_grows_and_not_after_the_answer(db: ChatDb, here: Parts) -> None:
+    """Though the instance that makes it has not noticed yet that there is one."""
+    visitor = await here.visit()
+    id = await db.prompt(visitor.id, instance_id=-7)
+    again = await here.resume(visitor, streams=True)
+    await become(lambda: id in here.chat.drafts._mirrors)
+
+    def hear(offset: int, text: str) -> None:
+        word = {"type": "draft", "message_id": str(id), "attempt": 1, "tool_name": None}
+        here.chat.hear_word(orjson.dumps(word | {"offset": offset, "text": text}).decode())
+
+    hear(0, "가")
+    await become(lambda: text_of(again.client) == "가")
+    await db.answer(visitor.id, id, content="답")
+    await db.sql('INSERT INTO "Turn" (prompt_id, session_id, instance_id) VALUES ($1, $2, -7)', id, visitor.id)
+    here.chat.delivery.look_at(visitor.id)
+    await again.client.until_told("답")
+    hear(1, "나")
+    await asyncio.sleep(0.05)
+    assert text_of(again.client) == "가"
+    await db.sql('DELETE FROM "Turn" WHERE prompt_id = $1', id)
+    await become(lambda: not here.chat.drafts._mirrors)
+
+
 # What other instances are shown
 
 OTHER = 4242  # the instance that wants to see

@@ -30,6 +30,7 @@ _OPTIONS = {
     "max_connections": "300",
     "shared_buffers": "64MB",
     "jit": "off",
+    "autovacuum": "off",
     "timezone": "Asia/Seoul",  # not UTC, so that a time without its offset is noticed
 }
 

@@ -27,7 +27,7 @@ async def open_pool(folder: str, url: str, size: int = 4, timeout: float = 20.0,
 DEFAULTS: dict[str, Row] = {
     "open_sessions": {"instance_id": 1, "key_hash": b"hash"},
     "end_sessions": {"connection_no": 0},
-    "store_prompts": {"instance_id": 1},
+    "store_prompts": {"instance_id": 1, "shown_at": None},
     "store_answers": {
         "prompt_id": None,
         "content": "대답",
@@ -38,7 +38,7 @@ DEFAULTS: dict[str, Row] = {
         "prompt": None,
     },
     "get_persona_ids": {},
-    "tie_personas": {},
+    "tie_personas": {"allowed": 100},
     "list_unsent_answers": {},
     "notify_instances": {},
 }
@@ -89,7 +89,7 @@ class ChatDb:
         """A stored prompt of a session, whose turn an instance has in hand."""
         id = new_uuid()
         row = {"id": id, "session_id": session_id, "content": text, "instance_id": instance_id}
-        assert await self.share("store_prompts", row) == [[{}]]
+        assert [len(stored) for stored in await self.share("store_prompts", row)] == [1]
         return id
 
     async def answer(self, session_id: UUID, prompt_id: UUID | None = None, **columns: object) -> Row:
@@ -128,7 +128,7 @@ class ChatDb:
     async def locked(self, table: str, session_id: UUID) -> AsyncIterator[None]:
         """While it lasts, the rows of a session are locked for all others."""
         async with self.database.transaction() as connection:
-            await connection.execute(f"SELECT FROM \"{table}\" WHERE session_id = '{session_id}' FOR UPDATE")
+            await connection.execute(f"SELECT FROM \"{table}\" WHERE session_id = '{session_id}' FOR NO KEY UPDATE")
             yield
 
     async def waiting(self, count: int) -> bool:

@@ -1,10 +1,13 @@
 """What befalls a turn between its prompt and its answer: the parts of one instance or two, at chosen moments."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
 
+from chat.answers import RETRY_SECONDS
+from chat.frames import answer_row
 from chat.qna import Qna
 from common.errors import Refused
 from common.ids import new_uuid
@@ -14,6 +17,7 @@ from tests.support.parts import Parts, parts
 from tests.support.statements import ChatDb
 from tests.support.waiting import become
 from tests.support.world import NewWorld, World, unique
+from upstream.replies import Answer
 
 pytestmark = pytest.mark.anyio
 
@@ -96,6 +100,7 @@ async def test_as_many_answers_as_allowed_wait_for_the_database_and_more_are_let
                 holding.release()
                 await visitor.client.until_told(f"re: {text}")
             await become(lambda: here.chat.in_hand == 2)
+            await asyncio.sleep(2 * RETRY_SECONDS)  # it is tried again, in vain
             assert here.chat._answers.unstored == 2
         finally:
             await db.sql('ALTER TABLE "Elsewhere" RENAME TO "ChatbotResponse"')
@@ -128,20 +133,59 @@ async def test_an_answer_that_was_stored_late_after_all_gets_the_time_under_whic
         assert stored["created_at"].isoformat(timespec="microseconds") == visitor.client.frames[1]["timestamp"]
 
 
-async def test_what_cannot_be_read_before_an_answer_is_read_and_sent_later(db: ChatDb, here: Parts) -> None:
-    """In the order of the times."""
+async def test_news_that_cannot_be_read_is_read_and_sent_later(
+    db: ChatDb, here: Parts, caplog: pytest.LogCaptureFixture
+) -> None:
     visitor = await here.visit()
     await db.push(visitor.id, content="추천")
-    reads = here.chat.sessions._list_unsent
-    stored = await db.push(visitor.id, content="둘째")
+    await db.push(visitor.id, content="둘째")
     await db.sql('ALTER TABLE "ChatbotResponse" RENAME TO "Elsewhere"')
     try:
         here.chat.delivery.look_at(visitor.id)
-        await become(lambda: not reads._queue and not visitor.session.has_news)
+        await become(lambda: "statement failed" in caplog.text)
     finally:
         await db.sql('ALTER TABLE "Elsewhere" RENAME TO "ChatbotResponse"')
-    assert stored
     await visitor.client.until_told("추천", "둘째")
+
+
+async def test_an_answer_that_cannot_be_sent_for_what_lies_before_it_is_sent_later(db: ChatDb, here: Parts) -> None:
+    """What another instance stored before it has to be read first, and that fails."""
+    visitor, answer = await here.visit(), Answer("답")
+    await db.push(visitor.id, content="추천")
+    (stored,) = await here.chat._answers._store_answers.put(answer_row(visitor.id, None, new_uuid(), answer))
+    await db.sql('ALTER TABLE "ChatbotResponse" RENAME TO "Elsewhere"')
+    try:
+        await here.chat.delivery.deliver(visitor.id, stored["chat_id"], answer, stored)
+        assert visitor.client.told == []
+    finally:
+        await db.sql('ALTER TABLE "Elsewhere" RENAME TO "ChatbotResponse"')
+    await visitor.client.until_told("추천", "답")
+
+
+async def test_a_notice_that_comes_while_a_session_is_sent_others_is_not_dropped(db: ChatDb, here: Parts) -> None:
+    visitor = await here.visit()
+    visitor.client.reads.clear()
+    visitor.client.is_sent_to.clear()
+    await db.push(visitor.id, content="하나")
+    here.chat.hear_of_session(str(visitor.id))
+    await visitor.client.is_sent_to.wait()
+    await db.push(visitor.id, content="둘")
+    here.chat.hear_of_session(str(visitor.id))
+    await asyncio.sleep(0)
+    visitor.client.reads.set()
+    await visitor.client.until_told("하나", "둘")
+
+
+async def test_a_known_answer_waits_with_its_prompt_for_a_moment_only(db: ChatDb, world: World) -> None:
+    """However long a statement may take: then the prompt is stored by itself, so that it is not lost."""
+    async with parts(db, world, db_timeout=60.0) as here:
+        visitor = await here.visit()
+        async with db.locked("ChatSession", visitor.id):
+            visitor.prompt(FAQS[0].question)
+            await become(lambda: db.turns(visitor.id), what="the prompt is stored by itself")
+        await visitor.client.until_told(FAQS[0].answer)
+        await become(lambda: not here.chat.in_hand)
+        assert [row["is_user"] for row in await db.said(visitor.id)] == [True, False]
 
 
 # Prompts that are sent again
@@ -242,6 +286,55 @@ async def test_a_prompt_that_is_claimed_goes_on_as_its_next_attempt(db: ChatDb, 
     assert llm.calls_with(query=stopped) == []
 
 
+async def test_an_answer_that_was_not_sent_yet_comes_once_and_in_its_order(db: ChatDb, here: Parts) -> None:
+    """Though its prompt is sent again before."""
+    visitor, text = await here.visit(), unique("질문")
+    id = await db.prompt(visitor.id, text)
+    await db.push(visitor.id, content="추천")
+    await db.answer(visitor.id, id, content="답")
+    visitor.prompt(text, id)
+    await visitor.client.until_told("추천", "답")
+    await become(lambda: not here.chat.in_hand and not len(here.chat.delivery.tasks))
+    assert visitor.client.told == ["추천", "답"]
+
+
+async def test_a_prompt_that_cannot_be_stored_may_have_been_answered(db: ChatDb, here: Parts) -> None:
+    """It is refused, and what was stored meanwhile is sent."""
+    visitor = await here.visit()
+    await db.push(visitor.id, content="그사이의 답")
+    await db.sql('ALTER TABLE "Turn" RENAME TO "Elsewhere"')
+    try:
+        visitor.prompt(unique("질문"))
+        await become(lambda: visitor.client.errors == [DB_FAILED])
+        await visitor.client.until_told("그사이의 답")
+    finally:
+        await db.sql('ALTER TABLE "Elsewhere" RENAME TO "Turn"')
+
+
+async def test_a_stop_that_comes_before_its_prompt_is_stored_is_marked_then(
+    db: ChatDb, here: Parts, llm: LlmStub
+) -> None:
+    """It holds for whoever takes the turn over."""
+    text, holding = held(llm)
+    visitor = await here.visit()
+    visitor.prompt(text)
+    await llm.called(query=text)
+    async with db.database.transaction() as connection:
+        await connection.execute('LOCK TABLE "Chat" IN SHARE MODE')
+        second = visitor.prompt(unique("중지될 질문"))
+        await become(lambda: db.waiting(1))
+        visitor.stop(second)
+        await become(lambda: not len(here.chat.stops.tasks))
+
+    async def is_marked() -> bool:
+        turns = await db.turns(visitor.id)
+        return second in turns and bool(turns[second]["is_stopped"])
+
+    await become(is_marked)
+    holding.release()
+    await visitor.client.until_told(f"re: {text}", STOPPED)
+
+
 # Lines
 
 
@@ -330,14 +423,14 @@ async def test_a_resumed_sessions_prompts_wait_for_the_other_instance_and_not_fo
     visitor = await here.visit()
     visitor.prompt(text)
     await llm.called(query=text)
-    again = await there.resume(visitor)
+    again = await there.resume(visitor, streams=True)
     again.prompt(quick)
     await become(lambda: there.chat.turns.count(visitor.id) == 2)
     assert llm.calls_with(query=quick) == []
     holding.release()
     await become(lambda: not here.chat.in_hand)
     await again.client.until_told(f"re: {text}", f"re: {quick}")
-    await become(lambda: not there.chat.turns._lanes)
+    await become(lambda: not there.chat.turns._lanes and not len(there.chat.drafts.tasks))
 
 
 async def test_who_leaves_again_leaves_nothing_that_waits_unless_a_prompt_does(
