@@ -71,7 +71,7 @@ class Engine:
             f"[containers]\ndefault_ulimits = {json.dumps(limits)}\n"
             '[engine]\nruntime = "runc"\ncompat_api_enforce_docker_hub = false\n'
             'events_logger = "file"\ncgroup_manager = "cgroupfs"\n'
-            f'tmp_dir = "{folder}/tmp"\nstatic_dir = "{folder}/static"\n'
+            f'tmp_dir = "{folder}/tmp"\n'
             f'[network]\nnetwork_backend = "netavark"\nnetwork_config_dir = "{folder}/networks"\n'
         )
         insecure = '[[registry]]\nprefix = "127.0.0.1"\nlocation = "127.0.0.1"\ninsecure = true\n'
