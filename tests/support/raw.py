@@ -5,9 +5,8 @@ import json
 import os
 import socket
 import struct
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
-from tests.support.gateway import Gateway
 from tests.support.keys import remember
 from tests.support.waiting import PATIENCE_SECONDS
 
@@ -20,6 +19,12 @@ def masked(first: int, payload: bytes = b"") -> bytes:
     return bytes([first]) + length + b"\0\0\0\0" + payload
 
 
+class HasPort(Protocol):
+    @property
+    def port(self) -> int:
+        """Where a gateway listens on this machine."""
+
+
 class RawSocket:
     """A TCP connection to a gateway. It reads only when told to, with a small receive buffer if wanted.
 
@@ -29,7 +34,7 @@ class RawSocket:
 
     def __init__(
         self,
-        gateway: Gateway,
+        gateway: HasPort,
         *,
         receive_buffer: int | None = None,
         segment_bytes: int | None = None,
