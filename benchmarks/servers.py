@@ -25,6 +25,7 @@ Say = Callable[[str], None]
 # The tests' server forgets what it stored when it crashes. This one is as PostgreSQL comes, and counts statements.
 POSTGRES_OPTIONS = {
     "fsync": "on",
+    "autovacuum": "on",
     "synchronous_commit": "on",
     "full_page_writes": "on",
     "shared_buffers": "256MB",

@@ -5,7 +5,7 @@ WITH answer AS (
 ), held AS (
     -- Locked in one order everywhere, so that the statements of two instances never wait for each other.
     SELECT s.session_id, s.persona_id, s.instance_id, s.last_answer_at AS previous_at, s.pushes,
-           (SELECT max(c.created_at) FROM "Chat" c WHERE c.session_id = s.session_id) + interval '1 microsecond' AS earliest
+           (SELECT c.created_at FROM "Chat" c WHERE c.session_id = s.session_id ORDER BY c.created_at DESC LIMIT 1) + interval '1 microsecond' AS earliest
     FROM "ChatSession" s WHERE s.session_id = ANY ($1::uuid[])
     ORDER BY s.session_id FOR NO KEY UPDATE
 ), asked AS (

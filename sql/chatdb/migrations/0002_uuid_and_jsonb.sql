@@ -82,7 +82,12 @@ ALTER TABLE "ChatbotResponse"
         'null'::jsonb);
 
 -- For the joins that follow; autovacuum does not notice that a table was rewritten.
-ANALYZE "ChatSession", "Chat", "ChatbotResponse";
+-- Not of empty tables: PostgreSQL would take them to be tiny, and scan them, until they are analysed again.
+DO $$ BEGIN
+    IF EXISTS (SELECT FROM "Chat") THEN
+        ANALYZE "ChatSession", "Chat", "ChatbotResponse";
+    END IF;
+END $$;
 
 DO $$ BEGIN RAISE INFO 'checking foreign keys'; END $$;
 ALTER TABLE "ChatSession"

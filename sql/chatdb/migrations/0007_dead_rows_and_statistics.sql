@@ -3,4 +3,9 @@
 CREATE INDEX turn_stopped ON "Turn" (instance_id) WHERE is_stopped;
 
 DO $$ BEGIN RAISE INFO 'taking statistics'; END $$;
-ANALYZE "Persona", "ChatSession", "Chat", "ChatbotResponse", "Turn";
+-- Not of empty tables: PostgreSQL would take them to be tiny, and scan them, until they are analysed again.
+DO $$ BEGIN
+    IF EXISTS (SELECT FROM "Chat") THEN
+        ANALYZE "Persona", "ChatSession", "Chat", "ChatbotResponse";
+    END IF;
+END $$;
