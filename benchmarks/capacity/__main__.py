@@ -78,13 +78,19 @@ def check(units: Units, prompts_per_hour: float, streamed: float) -> int:
     """Compares the model with what really happens, when nobody comes or goes."""
     from benchmarks.capacity.run import run_many  # noqa: PLC0415  # it needs what only measuring needs
 
+    wanted = CHECKED_SESSIONS * prompts_per_hour / 3600
+    real, memory_mb = run_many(CHECKED_INSTANCES, CHECKED_SESSIONS, wanted, streamed)
+    turns = real.done["turns"] / real.seconds  # fewer than wanted, since the last answers are waited for
     visitors = Visitors(
-        CHECKED_SESSIONS, prompts_per_hour, streamed, logins_per_hour=0, visit_minutes=math.inf, resumes_per_hour=0
+        CHECKED_SESSIONS,
+        turns / CHECKED_SESSIONS * 3600,
+        streamed,
+        logins_per_hour=0,
+        visit_minutes=math.inf,
+        resumes_per_hour=0,
     )
     model = Model(units, visitors, MAX_SESSIONS, CHECKED_INSTANCES)
-    real, memory_mb = run_many(CHECKED_INSTANCES, CHECKED_SESSIONS, visitors.turns, streamed)
     pairs = {
-        "turns a second": (visitors.turns, real.done["turns"] / real.seconds),
         "gateway, cores": (model.gateway_cores, real.gateway / real.seconds),
         "PostgreSQL, cores": (model.postgres_cores, real.postgres / real.seconds),
         "memory, MB": (CHECKED_INSTANCES * units.instance_mb + CHECKED_SESSIONS * units.session_kb / 1000, memory_mb),

@@ -112,7 +112,7 @@ def place(instances: int) -> Iterator[Place]:
         made.close()
 
 
-def measure_units(say: Say, rounds: int = 1) -> Units:
+def measure_units(say: Say, rounds: int = 3) -> Units:
     """Takes some six minutes."""
     with place(1) as one:
         say("one instance, nobody there")
