@@ -23,7 +23,7 @@ test: .venv/.dev-installed .venv-mcp1/.installed .venv-mcp2/.installed ## run th
 	@.venv/bin/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder --ignore tests/delivery
 
 .PHONY: delivery
-delivery: .venv/.dev-installed ## build and run the image, deploy it, judge the alerts: needs root and what .ci/run installs
+delivery: .venv/.dev-installed .venv-compose/.installed ## build and run the image, deploy it, judge the alerts: needs root and what .ci/run installs
 	@.venv/bin/python -m pytest -rs --timeout 600 tests/delivery
 
 check: .venv/.dev-installed ## lint, format and types
@@ -47,6 +47,7 @@ requirements: .venv/.dev-installed ## pin what the *.in files name
 	$(COMPILE) requirements/dev.in -o requirements/dev.txt
 	$(COMPILE) requirements/bench.in -o requirements/bench.txt
 	$(COMPILE) requirements/fuzz.in -o requirements/fuzz.txt
+	$(COMPILE) requirements/compose.in -o requirements/compose.txt
 	$(COMPILE) requirements/mcp1.in -o requirements/mcp1.txt
 	$(COMPILE) requirements/mcp2.in -o requirements/mcp2.txt
 

@@ -28,9 +28,9 @@ def packages(*names: str) -> list[str]:
 
 def files(*names: str) -> Iterator[Path]:
     """The files of these packages, where they really lie."""
-    listed = subprocess.run(
-        ["dpkg-query", "--listfiles", *packages(*names)], capture_output=True, text=True, check=True
-    )
+    command = ["dpkg-query", "--listfiles", *packages(*names)]
+    # Which fails where of two alternatives one is not installed, and lists all the others.
+    listed = subprocess.run(command, capture_output=True, text=True, check=False)
     for line in sorted(set(listed.stdout.splitlines())):
         path = Path(line)
         if line.startswith("/") and line != "/." and not line.startswith(LEFT_OUT) and path.exists():

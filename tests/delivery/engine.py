@@ -7,9 +7,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from tests.delivery.base import PYTHON, write_base
@@ -71,7 +73,7 @@ class Engine:
             f"[containers]\ndefault_ulimits = {json.dumps(limits)}\n"
             '[engine]\nruntime = "runc"\ncompat_api_enforce_docker_hub = false\n'
             'events_logger = "file"\ncgroup_manager = "cgroupfs"\n'
-            f'tmp_dir = "{folder}/tmp"\nstatic_dir = "{folder}/static"\n'
+            f'tmp_dir = "{folder}/tmp"\n'
             f'[network]\nnetwork_backend = "netavark"\nnetwork_config_dir = "{folder}/networks"\n'
         )
         insecure = '[[registry]]\nprefix = "127.0.0.1"\nlocation = "127.0.0.1"\ninsecure = true\n'
@@ -144,6 +146,13 @@ class Engine:
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=300)
 
     def close(self) -> None:
-        """Nothing of it is left."""
+        """Nothing of it is left: containers, what watches over them (for minutes, otherwise), and files."""
         self("rm", "--all", "--force", "--time=0", check=False)
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for process in psutil.process_iter(["cmdline"]):
+            if any(str(self.folder) in argument for argument in process.info["cmdline"] or []):
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
+        for mounted in sorted((one.mountpoint for one in psutil.disk_partitions(all=True)), reverse=True):
+            if mounted.startswith(f"{self.folder}/"):
+                subprocess.run(["umount", mounted], check=False)
+        shutil.rmtree(self.folder)

@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -33,11 +32,9 @@ class Proxy(Gateway):
         self.folder = temporary_directory("gateway-nginx-")
         text = (ROOT / "docker-scripts" / "nginx.conf").read_text()
         for number, gateway in enumerate(gateways, 1):
-            # Debian's nginx is older than `resolve`, and there are no names to be resolved here.
-            text = text.replace(f"gateway-{number}:8001 resolve", f"127.0.0.1:{gateway.port}")
+            text = text.replace(f"gateway-{number}:8001", f"127.0.0.1:{gateway.port}")
         for gateway in gateways[2:]:
             text = text.replace("keepalive 32;", f"server 127.0.0.1:{gateway.port};\nkeepalive 32;")
-        text = re.sub(r"^\s*resolver .*$", "", text, flags=re.MULTILINE)
         text = text.replace("listen 8080", f"listen 127.0.0.1:{self.port}")
         text = text.replace("listen 8081", f"listen 127.0.0.1:{self.inner_port}")
         places = "".join(f"{name}_temp_path {self.folder / name};\n" for name in TEMPORARY)
