@@ -15,7 +15,7 @@ SHORT_BYTES, PIECE_BYTES = 512, 128
 
 MAX_HEAD_BYTES, MAX_HEADERS = 16384, 128  # as much as uvicorn's other parsers take
 MAX_UNUSED_BYTES = 131072  # twice the usual limit of a body, which may so be sent in vain to a path that reads none
-CHUNK_COST = 256  # bytes for which a chunk counts beside its own, since it takes as long as so many
+PART_COST = 256  # bytes for which a chunk or a trailer counts beside its own, since it takes as long as so many
 MAX_PIPELINE = 16
 MAX_UNSENT_BYTES = 16384
 
@@ -58,15 +58,17 @@ class GuardedHttp(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self.is_in_head:  # trailers are for nobody
+        if self.is_in_head:
             super().on_header(name, value)
+        else:  # trailers are for nobody
+            self.unused_bytes += PART_COST
 
     def on_headers_complete(self) -> None:
         self.is_in_head, self.unused_bytes = False, 0
         super().on_headers_complete()
 
     def on_chunk_header(self) -> None:
-        self.unused_bytes += CHUNK_COST
+        self.unused_bytes += PART_COST
 
     def on_body(self, body: bytes) -> None:
         if not self.is_idle():

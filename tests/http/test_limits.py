@@ -143,15 +143,15 @@ def test_what_nobody_takes_costs_its_sender_the_connection(default_gateway: Gate
 def test_chunks_of_a_byte_are_no_way_to_send_a_large_body(default_gateway: Gateway) -> None:
     """Three hundred are taken; who sends ten thousand, which is little of a body, loses the connection."""
     data = body_of(300)
-    with socket.create_connection(("127.0.0.1", default_gateway.port), timeout=PATIENCE_SECONDS) as client:
-        for count, wanted in ((300, b"HTTP/1.1 404 "), (10_000, b"")):
-            body = data + b" " * (count - len(data))
-            chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body)
-            answer = b""
-            with suppress(ConnectionError):
-                client.sendall(CHUNKED % b"/api/login" + chunks + b"0\r\n\r\n")
-                answer = client.recv(65536)
-            assert answer[:13] == wanted
+    for count, wanted in ((300, b"HTTP/1.1 404 "), (10_000, b"")):
+        body = data + b" " * (count - len(data))
+        chunks = b"".join(b"1\r\n%c\r\n" % byte for byte in body)
+        answer = b""
+        with suppress(ConnectionError), socket.create_connection(("127.0.0.1", default_gateway.port)) as client:
+            client.settimeout(PATIENCE_SECONDS)
+            client.sendall(CHUNKED % b"/api/login" + chunks + b"0\r\n\r\n")
+            answer = client.recv(65536)
+        assert answer[:13] == wanted
 
 
 def test_a_body_that_its_path_does_not_read_does_no_harm(default_gateway: Gateway) -> None:

@@ -12,6 +12,7 @@ from tests.support.raw import RawSocket, masked
 
 IS_LONG = os.environ.get("FUZZ") == "long"
 MEASURE_SECONDS = 1.5
+PAUSE_SECONDS = 0.1
 SENT_MIB = 24  # by each flood, if it is not cut before
 
 
@@ -40,7 +41,7 @@ class Flood:
             thread.join()
 
     def _send(self, gateway: Address) -> None:
-        """An HTTP connection that is cut is opened again; a session is not."""
+        """An HTTP connection that is cut is opened again, as often as a load balancer may allow; a session is not."""
         until, left = time.monotonic() + MEASURE_SECONDS, SENT_MIB * 2**20
         while time.monotonic() < until and left > 0:
             with suppress(OSError), RawSocket(gateway) as one:
@@ -56,6 +57,7 @@ class Flood:
                             pass
             if self.is_websocket:
                 break
+            time.sleep(PAUSE_SECONDS)
 
 
 OBJECTS = b'{"a": [' + b", ".join([b"{}"] * 16_000) + b"]}"  # just below MAX_FRAME_BYTES, and slow to parse

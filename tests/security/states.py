@@ -57,7 +57,7 @@ STATES = {
     ),
 }
 MANY = 200  # more of those in a head, and of those in a body
-PINGS_AND_CLOSE = masked(0x89, b"x" * 125) * 3500 + masked(0x88)
+PINGS_AND_CLOSE = masked(0x89, b"x" * 125) * 1000 + masked(0x88)
 UNREAD_STATES = {
     "replies that are not read": (b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n" * 16, False, 0),
     "replies that are read a byte at a time": (b"GET /openapi.json HTTP/1.1\r\nHost: a\r\n\r\n" * 16, False, 1),

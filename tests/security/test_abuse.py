@@ -49,8 +49,9 @@ def gateway(world: World) -> Iterator[Gateway]:
 
 
 @pytest.fixture(scope="module")
-def beset(world: World) -> Iterator[Gateway]:
+def beset(new_world: NewWorld) -> Iterator[Gateway]:
     """A gateway of their own for the slow senders."""
+    world = new_world()
     more = {"PROMPTS_PER_MINUTE": "300", "SEND_TIMEOUT": "4", "PING_SECONDS": "60"}
     with Gateway(world.settings | more, start="python") as gateway:
         yield gateway
