@@ -56,13 +56,6 @@ COSTS = (
         "LLM 답변에 더해지는 시간, 1,000개일 때 p99, ms",
         0,
     ),
-    (
-        "stream_200_piece_us",
-        "CPU per piece of a streamed answer, 200 at once, µs",
-        "스트리밍 조각 하나의 CPU, 동시에 200개, µs",
-        0,
-    ),
-    ("stream_200_delay_p99_ms", "delay of a piece, 200 at once, p99, ms", "조각 하나의 지연, 동시에 200개, p99, ms", 1),
     ("rest_faq_rate", "GET faq per second", "초당 GET faq", 0),
     ("start_mb", "memory at start, MB", "시작 메모리, MB", 0),
     ("idle_session_kb", "memory per idle session, KB", "쉬는 세션 하나의 메모리, KB", 0),
