@@ -30,8 +30,8 @@ KEPT_ALIVE = {
 }
 # For a transaction, where a pooler keeps connections from having settings of their own, and the defaults are harmful
 NO_TIME_LIMITS = "".join(f"SET LOCAL {name} = 0;" for name in RELIED_ON if name.endswith("_timeout"))
-_ARE_DEFAULTS_HARMFUL = """
-SELECT current_setting('default_transaction_isolation') <> 'read committed' OR EXISTS (
+_STATE = """
+SELECT pg_backend_pid(), current_setting('default_transaction_isolation') <> 'read committed' OR EXISTS (
     SELECT FROM pg_settings WHERE name IN ('statement_timeout', 'lock_timeout') AND setting::int BETWEEN 1 AND 9999)
 """
 # A server that does not answer, not even with a refusal, must not keep the next one from being asked.
@@ -40,9 +40,12 @@ _poolers: set[str] = set()
 
 
 class Connection(asyncpg.Connection):
-    """`needs_transaction` for each statement, where what it relies on is not the connection's."""
+    """`needs_transaction` for each statement, where what it relies on is not the connection's.
 
-    needs_transaction = False
+    Where it is not `is_direct`, a pooler gives it a number of its own, of which the server knows nothing.
+    """
+
+    needs_transaction, is_direct = False, True
 
     def __init__(self, protocol: Any, transport: Any, *more: Any) -> None:
         super().__init__(protocol, transport, *more)
@@ -78,7 +81,8 @@ async def _connect(dsn: str, *, host: str | None = None, port: str | None = None
             _poolers.add(dsn)
     connection = connection or await asyncpg.connect(dsn, **options)
     try:
-        connection.needs_transaction = await connection.fetchval(_ARE_DEFAULTS_HARMFUL)
+        pid, connection.needs_transaction = await connection.fetchrow(_STATE)
+        connection.is_direct = pid == connection.get_server_pid()
     except BaseException:
         connection.terminate()
         raise

@@ -52,6 +52,7 @@ class Database:
 
     async def close(self) -> None:
         """Waits at most `timeout` seconds for connections in use, then cuts them."""
+        await self._suspects.tasks.cancel(self._timeout)
         try:
             await asyncio.wait_for(self._pool.close(), self._timeout)
         except (TimeoutError, *FAILED):

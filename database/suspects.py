@@ -3,11 +3,13 @@
 import asyncio
 from typing import Any
 
+from common.tasks import TaskOwner
 from database.connecting import connect
 from database.failures import FAILED
 
 SUSPICIOUS_SECONDS = 0.4
-_LIST_BUSY = "SELECT pid FROM pg_stat_activity WHERE pid = ANY ($1::integer[]) AND state = 'active'"
+# Where activities are not tracked the state is unknown.
+_LIST_BUSY = "SELECT pid FROM pg_stat_activity WHERE pid = ANY ($1::integer[]) AND state IS DISTINCT FROM 'idle'"
 
 
 class Suspects:
@@ -20,13 +22,16 @@ class Suspects:
         self._dsn = dsn
         self._timeout = timeout
         self._suspects: set[Any] = set()
-        self._task: asyncio.Task[None] | None = None
+        self._is_looking = False
+        self.tasks = TaskOwner("suspects")
 
     def add(self, connection: Any) -> None:
-        """Its statement takes long."""
-        self._suspects.add(connection)
-        if self._task is None:
-            self._task = asyncio.create_task(self._look_up())
+        """Its statement takes long. A pooler's own connections are left alone."""
+        if connection.is_direct:
+            self._suspects.add(connection)
+            if not self._is_looking:
+                self._is_looking = True
+                self.tasks.start(self._look_up())
 
     def discard(self, connection: Any) -> None:
         """Its statement is done."""
@@ -47,6 +52,6 @@ class Suspects:
         except (TimeoutError, *FAILED):
             self._suspects.clear()  # it is the server, and not the way to it
         finally:
-            self._task = None
+            self._is_looking = False
             if asker is not None:
                 asker.terminate()

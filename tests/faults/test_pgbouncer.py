@@ -17,10 +17,12 @@ from tests.support.cluster import (
     Tally,
     answers_of,
     connections,
+    locked,
     persona_id,
     receive_all,
     resume,
     tally,
+    waiting_for_locks,
 )
 from tests.support.postgres import PostgresServer
 from tests.support.waiting import become
@@ -72,6 +74,19 @@ async def test_many_turns_at_once_share_a_few_connections(pooled: Cluster) -> No
     for gateway in pooled:
         assert "statement failed" not in gateway.output()
         assert "run again" not in gateway.output()
+
+
+async def test_a_statement_that_waits_is_left_alone(pooled: Cluster) -> None:
+    """PgBouncer's connections have numbers of their own: the server's ignorance of one says nothing about it."""
+    async with visit(pooled[0]) as visitor:
+        before = pooled[0].output().count("run again")
+        with locked(pooled.world.chatdb, "Chat"):
+            await visitor.prompt(message := unique("기다림"))
+            await become(lambda: waiting_for_locks(pooled.world.chatdb), what="the prompt waits for the lock")
+            signs = SignsOfLife(pooled.world.chatdb)
+            await become(lambda: signs.shown >= 2, what="more than a second has passed")
+        assert (await visitor.receive())["message"] == f"re: {message}"
+        assert pooled[0].output().count("run again") == before
 
 
 async def test_a_login_reaches_the_socket_on_the_other_instance(pooled: Cluster) -> None:
