@@ -10,9 +10,9 @@ import asyncpg
 from chat.delivery import Delivery
 from chat.frames import PlacedAnswer, answer_row
 from chat.turn import Turn
-from common import errors, metrics
+from common import metrics
 from common.clock import Clock
-from common.errors import DatabaseError, RowRefused
+from common.errors import LLM_FORMAT, DatabaseError, RowRefused
 from common.ids import new_uuid
 from common.logs import log
 from database.pool import Database
@@ -51,7 +51,7 @@ class Answers:
         except RowRefused:
             log.error("answer lost: it could not be stored", message_id=turn.message_id)
             # Something has to be there, in a database of whatever encoding, or it would be asked again.
-            row |= {"content": errors.LLM_FORMAT, "source_tool": None, "payload": "{}"}
+            row |= {"content": LLM_FORMAT, "source_tool": None, "payload": "{}"}
             rows = []
             with suppress(DatabaseError):
                 rows = await self._store_answers.put(row)

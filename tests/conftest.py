@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +15,9 @@ from tests.support.postgres import Database, PostgresServer
 from tests.support.processes import dismiss_guardian
 from tests.support.statements import ChatDb, open_pool
 from tests.support.world import GatewayFactory, NewGateway, NewWorld, World, add_personas
+
+if TYPE_CHECKING:
+    from tests.support.parts import Parts
 
 LONGEST = (
     "page/test_browsers.py",
@@ -151,3 +155,21 @@ async def db(postgres: PostgresServer) -> AsyncIterator[ChatDb]:
     await migrate(database)
     yield ChatDb(database, made.url)
     await database.close()
+
+
+@pytest.fixture
+async def here(db: ChatDb, world: World) -> AsyncIterator["Parts"]:
+    """An instance without its process."""
+    from tests.support.parts import parts  # most tests do without what this imports
+
+    async with parts(db, world) as here:
+        yield here
+
+
+@pytest.fixture
+async def there(db: ChatDb, world: World) -> AsyncIterator["Parts"]:
+    """Another one."""
+    from tests.support.parts import parts
+
+    async with parts(db, world) as there:
+        yield there

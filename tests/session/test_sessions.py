@@ -1,7 +1,6 @@
 """Sessions that are opened, resumed, superseded and left, at chosen moments: the parts of an instance or two."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import asyncpg
@@ -23,18 +22,6 @@ SUPERSEDED = (4001, "The session was opened elsewhere")
 @pytest.fixture(scope="module")
 def world(new_world: NewWorld, db: ChatDb) -> World:
     return new_world()
-
-
-@pytest.fixture
-async def here(db: ChatDb, world: World) -> AsyncIterator[Parts]:
-    async with parts(db, world) as here:
-        yield here
-
-
-@pytest.fixture
-async def there(db: ChatDb, world: World) -> AsyncIterator[Parts]:
-    async with parts(db, world) as there:
-        yield there
 
 
 async def test_a_new_session_is_stored_with_the_hash_of_its_key(db: ChatDb, here: Parts) -> None:

@@ -98,12 +98,6 @@ def world(new_world: NewWorld, db: ChatDb) -> World:
     return new_world()
 
 
-@pytest.fixture
-async def here(db: ChatDb, world: World) -> AsyncIterator[Parts]:
-    async with parts(db, world) as here:
-        yield here
-
-
 class Made:
     """A prompt whose answer is being made, piece by piece."""
 

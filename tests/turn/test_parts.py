@@ -1,7 +1,6 @@
 """What befalls a turn between its prompt and its answer: the parts of one instance or two, at chosen moments."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
@@ -31,18 +30,6 @@ HOUR = timedelta(hours=1)
 @pytest.fixture(scope="module")
 def world(new_world: NewWorld, db: ChatDb) -> World:
     return new_world()
-
-
-@pytest.fixture
-async def here(db: ChatDb, world: World) -> AsyncIterator[Parts]:
-    async with parts(db, world) as here:
-        yield here
-
-
-@pytest.fixture
-async def there(db: ChatDb, world: World) -> AsyncIterator[Parts]:
-    async with parts(db, world) as there:
-        yield there
 
 
 def held(llm: LlmStub, reply: Reply | None = None) -> tuple[str, Held]:
