@@ -7,6 +7,7 @@ const HELLO_MS = 15_000; // a server that accepts and then says nothing is left 
 const HEALTH_MS = 10_000;
 const STABLE_MS = 5_000; // a connection that lived this long starts the pauses anew
 const SILENCE_MS = 28_000; // after a prompt without a sign of life; with HELLO_MS it is known within 45 s
+const OVERTAKEN_MS = 30_000; // for which an abandoned attempt of ours may still arrive, and close what came after it
 const FRESH_MS = 1_000; // what was heard from so lately is alive
 
 // Close codes: what to say, and the least pause before the next attempt.
@@ -20,6 +21,8 @@ export class Connection {
   #timer = 0;
   #failures = 0;
   #heardAt = 0;
+  #hasBegun = false;
+  #abandonedAt = -OVERTAKEN_MS;
   #patience = SILENCE_MS;
 
   state = "connecting";
@@ -65,6 +68,7 @@ export class Connection {
 
   /** The first frame has come. */
   begun() {
+    this.#hasBegun = true;
     clearTimeout(this.#timer);
     this.#timer = setTimeout(() => (this.#failures = 0), STABLE_MS);
     this.#to("online");
@@ -103,7 +107,10 @@ export class Connection {
   #closed(code) {
     this.#on.wire("close", code);
     this.#on.closed(code);
-    if (code === SUPERSEDED) {
+    if (code === SUPERSEDED && Date.now() - this.#abandonedAt < OVERTAKEN_MS) {
+      this.#abandonedAt = -OVERTAKEN_MS; // once: it may be another tab after all
+      this.lost("waiting");
+    } else if (code === SUPERSEDED) {
       this.drop();
       this.#to("taken");
     } else {
@@ -134,6 +141,8 @@ export class Connection {
     this.#attempt = null;
     const socket = this.#socket;
     this.#socket = null; // its late events are nobody's from here on
+    if (socket?.readyState < WebSocket.CLOSING && !this.#hasBegun) this.#abandonedAt = Date.now();
+    this.#hasBegun = false;
     socket?.close();
   }
 

@@ -7,14 +7,17 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 from playwright.sync_api import Page, Request, expect
 
 from tests.page.conftest import ChatPage, OpenChat
 from tests.support.backends import Held, answer
+from tests.support.background import background
+from tests.support.chat import receive
 from tests.support.gateway import Gateway, Start
+from tests.support.keys import protocols
 from tests.support.network import TcpProxy
 from tests.support.waiting import eventually
 from tests.support.world import NewGateway, World, unique
@@ -308,6 +311,31 @@ def test_a_connection_that_is_dead_and_does_not_say_so(frail: tuple[ChatPage, Tc
     chat.connected()
     chat.expect_answer(f"re: {question}")
     expect(chat.answers).to_have_count(2)
+
+
+def test_an_attempt_that_was_given_up_and_arrives_late_takes_nothing_away(
+    frail: tuple[ChatPage, TcpProxy], gateway: Gateway
+) -> None:
+    """The gateway takes it for the newest socket; the page knows that it was its own."""
+    chat, proxy = frail
+    proxy.freeze()
+    chat.ask(unique("늦게 오는 연결"))
+    chat.page.clock.run_for(45_000)
+    chat.says("waiting")
+    proxy.mend()
+    chat.connected()
+    kept = chat.page.evaluate("JSON.parse(sessionStorage['chat-session'])")
+
+    async def arrive_late() -> None:
+        query = urlencode({"session_id": kept["id"], "since": "2000-01-01T00:00:00Z"})
+        async with gateway.connect(query=query, subprotocols=protocols(kept["key"])) as late:
+            assert (await receive(late))["resumed"] is True
+
+    with chat.page.expect_websocket():
+        background.run(arrive_late())
+    chat.connected()
+    chat.ask(question := unique("그래도"))
+    chat.expect_answer(f"re: {question}")
 
 
 def test_a_dead_connection_is_noticed_when_the_tab_is_looked_at_again(frail: tuple[ChatPage, TcpProxy]) -> None:
