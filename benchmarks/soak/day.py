@@ -73,7 +73,9 @@ class Slow:
 
 def think(call: Call) -> Reply:
     """What the LLM server does: mostly it streams; now and then it fails, or is silent until it is stopped."""
-    text, luck = f"re: {call.field('query')} " + "네. " * random.randint(1, 25), random.random()
+    query, luck = str(call.field("query")), random.random()
+    # The same at every attempt: a visitor may have seen one and be sent the answer of another.
+    text = f"re: {query} " + "네. " * random.Random(query).randint(1, 25)
     if luck < 0.02:
         return Raw(b"no answer", status=503)
     if luck < 0.04:
